@@ -1,0 +1,197 @@
+"""The command line: `fer data | fetch | demo | merge | train | evaluate | predict | export`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from fer_utils.errors import DataError
+
+# Torch and Lightning take seconds to import, so each command imports what it needs.
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, or 1 after an error that is printed without a traceback."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except (DataError, ValueError) as error:
+        print(f"fer {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"fer {options.command}: stopped", file=sys.stderr)
+        return 130
+
+
+def _data(options: argparse.Namespace) -> int:
+    from fer_utils.datasets.inventory import inventory, render
+
+    found = inventory(_workspace(options).data)
+    print(render(found))
+    return 1 if found.damaged else 0
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from fer_utils.datasets.fetch import fetch_fer2013
+
+    print(f"FER2013 is in {fetch_fer2013(_workspace(options).data)}")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from fer_utils.workspace import workspace
+
+    faces = workspace("demo").faces()
+    print(f"{len(faces):,} drawn faces are merged in {faces.path}")
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from fer_utils.datasets import read_sources
+    from fer_utils.datasets.merge import merge
+
+    space = _workspace(options)
+    out = Path(options.out) if options.out else space.faceset
+    sources = read_sources(space.data, options.sources or None)
+    faces = merge(sources, out, disgust=options.disgust, seed=options.seed)
+    print(faces.counts().to_string())
+    print(f"\n{len(faces):,} faces are merged in {out}; `manifest.json` there lists what was dropped and why")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from fer_utils.runs import train
+
+    recipe = dict(_pair(text) for text in options.set)
+    for name in ("epochs", "lr", "batch_size", "optimizer", "schedule"):
+        if getattr(options, name) is not None:
+            recipe[name] = getattr(options, name)
+    space = _workspace(options)
+    run = train(
+        space,
+        options.network,
+        seed=options.seed,
+        name=options.name,
+        sources=options.sources or None,
+        recipe_changes=recipe,
+        model_options=dict(_pair(text) for text in options.option),
+        resume=options.resume,
+        progress=not options.no_progress and sys.stdout.isatty(),
+        **{name: getattr(options, name) for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")},
+    )
+    best = run.best
+    print(
+        f"best on validation: epoch {int(best['epoch'])}, {best['val_accuracy']:.1%} right. "
+        f"`fer evaluate {run.folder.name} --profile {space.profile}` writes its results file"
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from fer_utils.runs import evaluate
+
+    path = evaluate(_workspace(options), options.name, test=options.test)
+    result = json.loads(path.read_text(encoding="utf-8"))
+    for split in ("validation", "test"):
+        for variant, scores in result.get(split, {}).items():
+            low, high = scores["accuracy_interval"]
+            print(
+                f"{split:10s}  {variant:24s} {scores['images']:6d} images  "
+                f"accuracy {scores['accuracy']:.2%}  95 % interval {low:.2%} to {high:.2%}"
+            )
+    print(f"written to {path}")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from fer_utils.runs import predict_files
+
+    print(predict_files([Path(p) for p in options.images], options.checkpoint).to_string(index=False))
+
+
+def _export(options: argparse.Namespace) -> None:
+    faces = _workspace(options).faces()
+    if options.form == "folder":
+        faces.export_folder(Path(options.out))
+    else:
+        faces.export_hf(Path(options.out))
+    print(f"{len(faces):,} faces are exported to {options.out}")
+
+
+def _workspace(options: argparse.Namespace) -> Any:
+    from fer_utils.workspace import workspace
+
+    space = workspace(options.profile)
+    if options.data:
+        space = dataclasses.replace(space, data=Path(options.data))
+    return space
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ValueError(f"{text!r} is not of the form name=value")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fer", description="Read, merge, train and evaluate, as the chapters do."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        sub.add_argument("--profile", choices=("demo", "full"), default="full", help="drawn or real faces")
+        sub.add_argument("--data", metavar="FOLDER", help="root of the data (default: FER_DATA, or data/)")
+        return sub
+
+    command("data", _data, "show which data sets were found, and where to get the rest")
+    command("fetch", _fetch, "fetch Kaggle's copy of FER2013 with your own credentials")
+    command("demo", _demo, "draw the demo faces and merge them")
+
+    sub = command("merge", _merge, "merge what was found to six classes of 64×64 grey faces")
+    sub.add_argument("--out", metavar="FOLDER", help="where to (default: build/<profile>/faceset)")
+    sub.add_argument("--sources", nargs="+", metavar="NAME", help="only these data sets")
+    sub.add_argument("--disgust", choices=("drop", "angry"), default="drop", help="leave out, or fold into angry")
+    sub.add_argument("--seed", type=int, default=0, help="of the split by subject")
+
+    sub = command("train", _train, "train a network")
+    sub.add_argument("network", choices=("emonet", "easynet", "facenet"))
+    sub.add_argument("--name", help="of the run (default: <network>-seed<seed>)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--sources", nargs="+", metavar="NAME", help="train on these data sets only")
+    sub.add_argument("--epochs", type=int)
+    sub.add_argument("--lr", type=float)
+    sub.add_argument("--batch-size", type=int)
+    sub.add_argument("--optimizer", choices=("sgd", "adam"))
+    sub.add_argument("--schedule", choices=("onecycle", "cosine", "constant"))
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe, e.g. clip=1 or augment.degrees=5")
+    sub.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="change the network, e.g. dropout=0.2")
+    sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    sub.add_argument("--no-progress", action="store_true", help="no progress bar")
+    sub.add_argument("--accelerator", default="auto", help="cpu, gpu, … (Lightning)")
+    sub.add_argument("--devices", default="auto", help="how many, or which (Lightning)")
+    sub.add_argument("--num-nodes", type=int, default=1, help="machines (Lightning)")
+    sub.add_argument("--strategy", default="auto", help="ddp, fsdp, … (Lightning)")
+    sub.add_argument("--precision", help="32-true, 16-mixed, bf16-mixed, … (Lightning)")
+
+    sub = command("evaluate", _evaluate, "score a run and write its results file")
+    sub.add_argument("name", help="of the run")
+    sub.add_argument("--test", action="store_true", help="read the test split too: once, when all is chosen")
+
+    sub = command("predict", _predict, "classify the largest face of each image")
+    sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub.add_argument("--checkpoint", required=True, help="a name in weights/, or a safetensors file")
+
+    sub = command("export", _export, "write the merged faces for other programs")
+    sub.add_argument("form", choices=("folder", "hf"), help="image folder, or Hugging Face data set")
+    sub.add_argument("out", metavar="FOLDER")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

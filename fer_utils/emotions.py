@@ -1,0 +1,75 @@
+"""The six classes of the book, and how every data set writes them.
+
+The order of `CLASSES` is the order of the labels 0–5 everywhere: in files, logits and figures. Disgust and
+contempt are read, since the sources have them, but they are not classes: see `to_labels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+CLASSES: tuple[str, ...] = ("angry", "fear", "happy", "sad", "surprise", "neutral")
+EMOTIONS: tuple[str, ...] = (*CLASSES, "disgust", "contempt")
+
+DisgustRule = Literal["drop", "angry"]
+
+
+def _codes(*names: str) -> Mapping[int, str]:
+    return MappingProxyType(dict(enumerate(names)))
+
+
+# Numeric codes as the data sets' own documentation gives them.
+FER2013 = _codes("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+CKPLUS = _codes("neutral", "angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
+CKPLUS_CSV = _codes("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
+AFFECTNET = _codes("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
+RAFDB = MappingProxyType(
+    {1: "surprise", 2: "fear", 3: "disgust", 4: "happy", 5: "sad", 6: "angry", 7: "neutral"}
+)
+JAFFE = MappingProxyType(
+    {
+        "AN": "angry",
+        "DI": "disgust",
+        "FE": "fear",
+        "HA": "happy",
+        "NE": "neutral",
+        "SA": "sad",
+        "SU": "surprise",
+    }
+)
+
+# Names of class folders, as the originals and their repacks spell them.
+FOLDER_NAMES = MappingProxyType(
+    {name: name for name in EMOTIONS}
+    | {
+        "anger": "angry",
+        "disgusted": "disgust",
+        "fearful": "fear",
+        "happiness": "happy",
+        "sadness": "sad",
+        "surprised": "surprise",
+    }
+)
+
+
+def to_labels(emotions: Iterable[str], disgust: DisgustRule = "drop") -> np.ndarray:
+    """Give each emotion its label 0–5, or −1 where the six classes leave it out.
+
+    Args:
+        emotions: names out of `EMOTIONS`.
+        disgust: ``"drop"`` leaves disgust out; ``"angry"`` folds it into angry, as the baseline of
+            Duncan, Shine and English (2016) did. Contempt is always left out.
+
+    Returns:
+        int64 array, one entry an emotion, values −1 to 5.
+
+    Raises:
+        KeyError: a name that is not in `EMOTIONS`.
+    """
+    table = {name: i for i, name in enumerate(CLASSES)} | {"contempt": -1}
+    table["disgust"] = table["angry"] if disgust == "angry" else -1
+    return np.array([table[name] for name in emotions], dtype=np.int64)

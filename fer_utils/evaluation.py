@@ -1,0 +1,163 @@
+"""Scores with their uncertainty: accuracy, recall, F1, calibration, intervals and paired tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from sklearn.metrics import confusion_matrix, f1_score
+from torch import nn
+
+from fer_utils.datasets.faceset import FaceSet
+from fer_utils.emotions import CLASSES
+
+Interval = tuple[float, float]
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    faces: FaceSet | np.ndarray,
+    *,
+    flip: bool = False,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+) -> np.ndarray:
+    """Class probabilities of faces.
+
+    Args:
+        model: takes float images (B, 1, 64, 64) of 0–1 and gives logits (B, 6). It is put into evaluation
+            mode and, afterwards, left as it was.
+        faces: a `FaceSet`, or uint8 images (N, 64, 64).
+        flip: average the probabilities of each image and its mirror image (test-time averaging).
+        batch_size: images a step.
+        device: where to compute; by default where the model is.
+
+    Returns:
+        float32 (N, 6); rows sum to 1.
+    """
+    device = torch.device(device) if device else next(model.parameters()).device
+    was_training = model.training
+    model.to(device).eval()
+    rows = []
+    for start in range(0, len(faces), batch_size):
+        chosen = np.arange(start, min(start + batch_size, len(faces)))
+        batch = faces[chosen] if isinstance(faces, np.ndarray) else faces.take(chosen)
+        images = torch.from_numpy(np.ascontiguousarray(batch)).to(device).unsqueeze(1).float() / 255
+        probabilities = model(images).softmax(1)
+        if flip:
+            probabilities = (probabilities + model(images.flip(3)).softmax(1)) / 2
+        rows.append(probabilities.float().cpu().numpy())
+    model.train(was_training)
+    return np.concatenate(rows) if rows else np.empty((0, len(CLASSES)), np.float32)
+
+
+def bootstrap_interval(
+    correct: np.ndarray, *, level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap interval of an accuracy (Efron & Tibshirani 1993, ch. 13).
+
+    Drawing n images with replacement and counting the right ones is a binomial draw, so no image is
+    actually drawn.
+
+    Args:
+        correct: bool (N,), whether each image was classified rightly.
+        level: coverage, 0–1.
+        draws: bootstrap samples.
+        seed: of the random numbers.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    n = len(correct)
+    if not n:
+        raise ValueError("an interval needs at least one image")
+    shares = np.random.default_rng(seed).binomial(n, np.mean(correct), draws) / n
+    low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
+    """Wilson's score interval of a share (Wilson 1927); right for small n and shares near 0 or 1."""
+    interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017, eq. 3), 0–1.
+
+    Args:
+        labels: int (N,), values 0–5.
+        probabilities: float (N, 6).
+        bins: number of bins between 0 and 1.
+    """
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, confidence, bins) - np.bincount(place, correct, bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """All scores of one set of predictions, as plain values for a results file.
+
+    Args:
+        labels: int (N,), values 0–5.
+        probabilities: float (N, 6).
+
+    Returns:
+        `images`; `accuracy` with its bootstrap 95 % interval `accuracy_interval`; `macro_f1`; `recall` and
+        `recall_interval` (Wilson 95 %) by class; `expected_calibration_error`; `log_loss`; `confusion`
+        (rows: label, columns: prediction, counts). Classes without an image have the recall none.
+
+    Raises:
+        ValueError: there is no image, or shapes do not agree.
+    """
+    if len(labels) == 0 or probabilities.shape != (len(labels), len(CLASSES)):
+        raise ValueError(f"{len(labels)} labels and probabilities of shape {probabilities.shape}")
+    predicted = probabilities.argmax(1)
+    confusion = confusion_matrix(labels, predicted, labels=range(len(CLASSES)))
+    hits, totals = confusion.diagonal().tolist(), confusion.sum(1).tolist()
+    picked = probabilities[np.arange(len(labels)), labels]
+    return {
+        "images": len(labels),
+        "accuracy": float(np.mean(predicted == labels)),
+        "accuracy_interval": list(bootstrap_interval(predicted == labels)),
+        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+        "recall": {c: h / n if n else None for c, h, n in zip(CLASSES, hits, totals, strict=True)},
+        "recall_interval": {
+            c: list(wilson_interval(h, n)) if n else None
+            for c, h, n in zip(CLASSES, hits, totals, strict=True)
+        },
+        "expected_calibration_error": expected_calibration_error(labels, probabilities),
+        "log_loss": float(-np.log(np.maximum(picked, 1e-12)).mean()),
+        "confusion": confusion.tolist(),
+    }
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
+    """McNemar's exact test: do two networks that saw the same images differ? (McNemar 1947.)
+
+    Args:
+        correct_a: bool (N,), whether the first network was right.
+        correct_b: bool (N,), whether the second was, on the same images in the same order.
+
+    Returns:
+        `only_a`, `only_b` (images that one alone got right), `difference` of the accuracies (a − b) and the
+        two-sided `p` of the binomial test on the images where they disagree.
+    """
+    only_a = int(np.sum(correct_a & ~correct_b))
+    only_b = int(np.sum(~correct_a & correct_b))
+    p = float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return {
+        "only_a": only_a,
+        "only_b": only_b,
+        "difference": (only_a - only_b) / len(correct_a),
+        "p": p,
+    }
+
+
+def majority_accuracy(labels: np.ndarray, train_labels: np.ndarray) -> float:
+    """Accuracy of always answering the class that is most frequent in training: what chance gives."""
+    return float(np.mean(labels == np.bincount(train_labels, minlength=len(CLASSES)).argmax()))

@@ -1,0 +1,27 @@
+"""The three networks. Each takes float images (B, 1, 64, 64), grey, 0–1, and gives logits (B, 6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from fer_utils.models.easynet import EasyNet
+from fer_utils.models.emonet import EmoNet
+from fer_utils.models.facenet import FaceNet
+from fer_utils.models.layers import layer_table
+
+MODELS: dict[str, type[nn.Module]] = {"emonet": EmoNet, "easynet": EasyNet, "facenet": FaceNet}
+
+__all__ = ["MODELS", "EasyNet", "EmoNet", "FaceNet", "build", "layer_table"]
+
+
+def build(name: str, **options: Any) -> nn.Module:
+    """Make a network by name, with its options; `model.options` holds what is needed to make it again.
+
+    Raises:
+        ValueError: there is no network of that name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"no network is called {name!r}; there are {', '.join(MODELS)}")
+    return MODELS[name](**options)

@@ -1,0 +1,87 @@
+"""EasyNet: the small network that is trained from scratch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fer_utils.models.normalise import Standardise
+
+
+def conv_block(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    """A convolution without padding, batch normalisation (Ioffe & Szegedy 2015) and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
+
+
+class EasyNet(nn.Module):
+    """Three convolutions, two poolings and two fully connected layers, as in the poster's figure.
+
+    ======== ============================ ==============
+    layer    what it does                 output (C×H×W)
+    ======== ============================ ==============
+    input    standardised image           1 × 64 × 64
+    conv1    5×5, `widths[0]` filters     32 × 60 × 60
+    pool1    max 3×3, stride 2            32 × 29 × 29
+    conv2    5×5, `widths[1]` filters     64 × 25 × 25
+    pool2    max 3×3, stride 2            64 × 12 × 12
+    conv3    4×4, `widths[2]` filters     128 × 9 × 9
+    fc1      fully connected              `hidden` = 128
+    fc2      fully connected, logits      6
+    ======== ============================ ==============
+
+    The poster names the layers; widths, batch normalisation and dropout are this book's (chapter 3 measures
+    what each brings).
+
+    Args:
+        widths: filters of the three convolutions.
+        hidden: units of the first fully connected layer.
+        dropout: share of activations dropped before each fully connected layer, 0 to 1.
+        image_size: height and width of the input in pixels.
+        num_classes: number of logits.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, int, int] = (32, 64, 128),
+        hidden: int = 128,
+        dropout: float = 0.4,
+        image_size: int = 64,
+        num_classes: int = 6,
+    ) -> None:
+        super().__init__()
+        self.options = {
+            "widths": list(widths),
+            "hidden": hidden,
+            "dropout": dropout,
+            "image_size": image_size,
+            "num_classes": num_classes,
+        }
+        self.standardise = Standardise()
+        self.features = nn.Sequential()
+        self.features.add_module("conv1", conv_block(1, widths[0], kernel=5))
+        self.features.add_module("pool1", nn.MaxPool2d(3, stride=2))
+        self.features.add_module("conv2", conv_block(widths[0], widths[1], kernel=5))
+        self.features.add_module("pool2", nn.MaxPool2d(3, stride=2))
+        self.features.add_module("conv3", conv_block(widths[1], widths[2], kernel=4))
+        with torch.no_grad():
+            side = self.features.eval()(torch.zeros(1, 1, image_size, image_size)).shape[-1]
+        self.features.train()
+        self.classifier = nn.Sequential()
+        self.classifier.add_module("drop1", nn.Dropout(dropout))
+        self.classifier.add_module("fc1", nn.Linear(widths[2] * side * side, hidden))
+        self.classifier.add_module("relu", nn.ReLU(inplace=True))
+        self.classifier.add_module("drop2", nn.Dropout(dropout))
+        self.classifier.add_module("fc2", nn.Linear(hidden, num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify.
+
+        Args:
+            images: float (B, 1, H, W) grey, values 0–1.
+
+        Returns:
+            Logits, float (B, num_classes).
+        """
+        return self.classifier(self.features(self.standardise(images)).flatten(1))

@@ -1,0 +1,81 @@
+"""EmoNet: the VGG-S-like baseline that checks whether the merged data are consistent."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fer_utils.models.normalise import Standardise
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """A padded convolution with batch normalisation and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class EmoNet(nn.Module):
+    """VGG-S (Chatfield et al. 2014) as Duncan, Shine and English (2016) used it, for 64×64 grey images.
+
+    ======== ================================= =======================
+    layer    what it does                      output at `width` = 0.5
+    ======== ================================= =======================
+    input    standardised image                1 × 64 × 64
+    conv1    7×7, stride 2                     48 × 32 × 32
+    pool1    max 3×3, stride 2                 48 × 16 × 16
+    conv2    5×5                               128 × 16 × 16
+    pool2    max 2×2, stride 2                 128 × 8 × 8
+    conv3    3×3                               256 × 8 × 8
+    conv4    3×3                               256 × 8 × 8
+    conv5    3×3                               256 × 8 × 8
+    pool5    max 2×2, stride 2                 256 × 4 × 4
+    fc6      fully connected                   2048
+    fc7      fully connected                   2048
+    fc8      fully connected, logits           6
+    ======== ================================= =======================
+
+    What differs from VGG-S: one grey channel of 64×64 instead of three of 224×224, so the first pooling steps
+    are smaller; batch normalisation instead of local response normalisation; `width` scales all layers, since
+    the full width (1.0) was made for 1,000 classes and a GPU.
+
+    Args:
+        width: factor on VGG-S' numbers of filters and units.
+        dropout: share of activations dropped before fc7 and fc8, 0 to 1.
+        num_classes: number of logits.
+    """
+
+    def __init__(self, width: float = 0.5, dropout: float = 0.5, num_classes: int = 6) -> None:
+        super().__init__()
+        self.options = {"width": width, "dropout": dropout, "num_classes": num_classes}
+        c1, c2, c3, units = (round(n * width) for n in (96, 256, 512, 4096))
+        self.standardise = Standardise()
+        self.features = nn.Sequential()
+        self.features.add_module("conv1", conv(1, c1, kernel=7, stride=2))
+        self.features.add_module("pool1", nn.MaxPool2d(3, stride=2, padding=1))
+        self.features.add_module("conv2", conv(c1, c2, kernel=5))
+        self.features.add_module("pool2", nn.MaxPool2d(2))
+        self.features.add_module("conv3", conv(c2, c3, kernel=3))
+        self.features.add_module("conv4", conv(c3, c3, kernel=3))
+        self.features.add_module("conv5", conv(c3, c3, kernel=3))
+        self.features.add_module("pool5", nn.MaxPool2d(2))
+        self.classifier = nn.Sequential()
+        self.classifier.add_module("fc6", nn.Linear(c3 * 4 * 4, units))
+        self.classifier.add_module("relu6", nn.ReLU(inplace=True))
+        self.classifier.add_module("drop6", nn.Dropout(dropout))
+        self.classifier.add_module("fc7", nn.Linear(units, units))
+        self.classifier.add_module("relu7", nn.ReLU(inplace=True))
+        self.classifier.add_module("drop7", nn.Dropout(dropout))
+        self.classifier.add_module("fc8", nn.Linear(units, num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify.
+
+        Args:
+            images: float (B, 1, 64, 64) grey, values 0–1.
+
+        Returns:
+            Logits, float (B, num_classes).
+        """
+        return self.classifier(self.features(self.standardise(images)).flatten(1))

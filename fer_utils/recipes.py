@@ -1,0 +1,35 @@
+"""The recipe that each network is trained with, for each profile. Chapters 2–4 say how they were chosen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fer_utils.augment import Augment
+from fer_utils.training import Recipe
+from fer_utils.workspace import Profile
+
+_POSTER = Augment(flip=0.5, degrees=10, shift=0.06, scale=0.1)
+
+RECIPES: dict[Profile, dict[str, tuple[dict[str, Any], Recipe]]] = {
+    "full": {
+        "emonet": ({}, Recipe(epochs=12, lr=0.02, augment=_POSTER)),
+        "easynet": ({}, Recipe(epochs=30, lr=0.05, augment=_POSTER)),
+        "facenet": ({}, Recipe(epochs=8, lr=0.01, augment=_POSTER)),
+    },
+    "demo": {
+        "emonet": ({"width": 0.125}, Recipe(epochs=5, lr=0.02, augment=_POSTER)),
+        "easynet": ({"widths": [16, 32, 64]}, Recipe(epochs=6, lr=0.05, augment=_POSTER)),
+        "facenet": ({}, Recipe(epochs=3, lr=0.01, augment=_POSTER)),
+    },
+}
+
+
+def recipe_for(network: str, profile: Profile) -> tuple[dict[str, Any], Recipe]:
+    """Options of a network and the recipe to train it with.
+
+    Raises:
+        ValueError: there is no network of that name.
+    """
+    if network not in RECIPES[profile]:
+        raise ValueError(f"no network is called {network!r}; there are {', '.join(RECIPES[profile])}")
+    return RECIPES[profile][network]

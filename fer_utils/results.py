@@ -1,0 +1,218 @@
+"""The results file: the one place that a real-data figure in the book comes from.
+
+A run writes it; `evaluate` fills in the scores; the chapters read it. Its fields follow point 4 of the
+evaluation protocol: configuration, seed, source checksums, split sizes, code revision, package versions,
+processor, wall time, validation and test metrics, confusion matrix and learning curve.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from fer_utils.datasets.faceset import FaceSet
+from fer_utils.errors import DataError
+from fer_utils.evaluation import metrics, predict
+from fer_utils.files import sha256, write_aside
+
+FORMAT = 1
+
+_METRICS = {
+    "type": "object",
+    "required": ["images", "accuracy", "accuracy_interval", "macro_f1", "recall", "confusion"],
+    "properties": {
+        "images": {"type": "integer", "minimum": 1},
+        "accuracy": {"type": "number", "minimum": 0, "maximum": 1},
+        "accuracy_interval": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+        "confusion": {"type": "array", "minItems": 6, "maxItems": 6},
+    },
+}
+SCHEMA = {
+    "type": "object",
+    "required": [
+        "format",
+        "name",
+        "profile",
+        "date",
+        "model",
+        "recipe",
+        "data",
+        "revision",
+        "packages",
+        "processor",
+        "training_seconds",
+        "images_per_second",
+        "checkpoint",
+        "learning_curve",
+        "validation",
+    ],
+    "properties": {
+        "format": {"const": FORMAT},
+        "name": {"type": "string"},
+        "profile": {"enum": ["demo", "full"]},
+        "date": {"type": "string"},
+        "model": {"type": "object", "required": ["name", "options", "parameters"]},
+        "recipe": {"type": "object", "required": ["seed", "epochs", "batch_size", "lr"]},
+        "data": {"type": "object", "required": ["faceset", "sources", "splits"]},
+        "learning_curve": {"type": "array", "minItems": 1},
+        "validation": {"type": "object", "additionalProperties": _METRICS},
+        "test": {"type": "object", "additionalProperties": _METRICS},
+    },
+}
+
+
+def validate(result: dict[str, Any], file: Path | None = None) -> None:
+    """Check a result against `SCHEMA`.
+
+    Raises:
+        DataError: a field is missing or has the wrong form.
+    """
+    try:
+        jsonschema.validate(result, SCHEMA)
+    except jsonschema.ValidationError as error:
+        raise DataError(
+            f"not a results file of format {FORMAT}: {error.json_path}: {error.message[:200]}",
+            file=file,
+            remedy="write it again with `fer evaluate`",
+        ) from None
+
+
+def write(result: dict[str, Any], path: Path) -> None:
+    """Validate and write a result, whole or not at all."""
+    validate(result, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read and validate a results file.
+
+    Raises:
+        DataError: the file is missing, is not JSON, or lacks a field.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError("there is no such results file", file=path, remedy="run `fer evaluate` first") from None
+    except ValueError as error:
+        raise DataError(f"not JSON ({error})", file=path, remedy="write it again with `fer evaluate`") from None
+    validate(result, path)
+    return result
+
+
+def read_all(folder: Path, pattern: str = "*.json") -> list[dict[str, Any]]:
+    """Read the results files of a folder whose names match, in the order of their names."""
+    return [read(path) for path in sorted(folder.glob(pattern))]
+
+
+def describe_run(
+    name: str,
+    profile: str,
+    model: nn.Module,
+    model_name: str,
+    recipe: dict[str, Any],
+    history: pd.DataFrame,
+    faces: FaceSet,
+    checkpoint: Path,
+) -> dict[str, Any]:
+    """Everything of a results file but the scores.
+
+    Args:
+        name: of the run, e.g. ``"easynet-seed0"``.
+        profile: ``"demo"`` or ``"full"``.
+        model: the trained network.
+        model_name: its name in `fer_utils.models.MODELS`.
+        recipe: `Recipe.as_dict()`.
+        history: the learning curve, one row an epoch.
+        faces: the whole merged set that it was trained on.
+        checkpoint: the file with the chosen weights.
+    """
+    sizes = faces.index.groupby(["split", "source"], observed=True).size()
+    return {
+        "format": FORMAT,
+        "name": name,
+        "profile": profile,
+        "date": datetime.now(UTC).date().isoformat(),
+        "model": {
+            "name": model_name,
+            "options": model.options,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        },
+        "recipe": recipe,
+        "data": {
+            "faceset": sha256(faces.path / "manifest.json"),
+            "sources": {s["name"]: s["checksums"] for s in faces.manifest["sources"]},
+            "splits": {f"{split}/{source}": int(n) for (split, source), n in sizes.items()},
+        },
+        "revision": revision(),
+        "packages": {p: version(p) for p in ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")},
+        "processor": processor(),
+        "training_seconds": round(float(history["seconds"].sum()), 1),
+        "images_per_second": round(float(history["images_per_second"].median()), 1),
+        "checkpoint": sha256(checkpoint),
+        "learning_curve": history.to_dict("records"),
+    }
+
+
+def evaluate(model: nn.Module, faces: FaceSet, split: str) -> dict[str, dict[str, Any]]:
+    """Score a network on one split, each variant clearly labelled.
+
+    Returns:
+        For each source in the split, by its name: plain; ``<source>+flip`` with the mirror image averaged;
+        for FER2013 also ``fer2013-deduplicated``, without images that have an exact copy in an earlier split.
+    """
+    scores = {}
+    for source in sorted(faces.split(split).index["source"].unique()):
+        part = faces.split(split, source)
+        plain = predict(model, part)
+        scores[source] = metrics(part.labels, plain)
+        scores[f"{source}+flip"] = metrics(part.labels, predict(model, part, flip=True))
+        fresh = ~part.index["seen_copy"].to_numpy()
+        if not fresh.all() and fresh.any():
+            scores[f"{source}-deduplicated"] = metrics(part.labels[fresh], plain[fresh])
+    return scores
+
+
+def summarise(values: list[float] | np.ndarray) -> dict[str, float]:
+    """Mean and standard deviation (n − 1) over seeds; the deviation of one value is none (NaN)."""
+    values = np.asarray(values, dtype=float)
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
+        "seeds": len(values),
+    }
+
+
+def revision() -> str:
+    """The commit of the code, with ``+changes`` where the checkout differs from it, or ``"unknown"``."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        dirty = bool(git("status", "--porcelain", "--untracked-files=no", "--", "."))
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def processor() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

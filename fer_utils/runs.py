@@ -1,0 +1,173 @@
+"""A training run from its name to its results file: what `fer train`, `fer evaluate` and the chapters call."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from fer_utils import results
+from fer_utils.augment import Augment
+from fer_utils.datasets.base import read_grey
+from fer_utils.datasets.faceset import FaceSet
+from fer_utils.emotions import CLASSES
+from fer_utils.errors import DataError
+from fer_utils.evaluation import predict
+from fer_utils.faces import FaceDetector, face_image
+from fer_utils.files import sha256, write_aside
+from fer_utils.models import FaceNet, build
+from fer_utils.recipes import recipe_for
+from fer_utils.training import Fit, Recipe, fit
+from fer_utils.weights import load_checkpoint, save_checkpoint
+from fer_utils.workspace import Workspace
+
+
+def train(
+    space: Workspace,
+    network: str,
+    *,
+    seed: int = 0,
+    name: str | None = None,
+    sources: list[str] | None = None,
+    recipe_changes: dict[str, Any] | None = None,
+    model_options: dict[str, Any] | None = None,
+    resume: bool = False,
+    **fit_options: Any,
+) -> Fit:
+    """Train a network on the merged set of a workspace, by its recipe.
+
+    Writes `runs/<name>/`: `run.json`, `recipe.json`, `history.csv`, Lightning's checkpoints and
+    `model.safetensors`, the half-precision weights of the best epoch.
+
+    Args:
+        space: gives the profile, the merged set and the folder of runs.
+        network: ``"emonet"``, ``"easynet"`` or ``"facenet"``.
+        seed: of weights, order, augmentation and dropout.
+        name: of the run; by default ``<network>-seed<seed>``.
+        sources: train and validate on these sources only.
+        recipe_changes: fields of `Recipe` to change; ``augment.degrees`` and the like reach into `Augment`.
+        model_options: options of the network to change.
+        resume: go on from the last checkpoint.
+        **fit_options: passed to `fit`.
+
+    Raises:
+        DataError: nothing merged, or no images of the sources.
+        ValueError: an unknown network, recipe field or option.
+    """
+    options, recipe = recipe_for(network, space.profile)
+    recipe = change(dataclasses.replace(recipe, seed=seed), recipe_changes or {})
+    faces = space.faces()
+    chosen = faces if sources is None else faces.where(faces.index["source"].isin(sources).to_numpy())
+    L.seed_everything(seed, verbose=False)
+    model = build(network, **options | (model_options or {}))
+    if isinstance(model, FaceNet):
+        model.load_pretrained(chosen.split("train"))
+    name = name or f"{network}-seed{seed}"
+    folder = space.runs / name
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"name": name, "profile": space.profile, "network": network, "options": model.options, "sources": sources}
+    write_aside(folder / "run.json", json.dumps(about, indent=1) + "\n")
+    done = fit(
+        model, chosen.split("train"), chosen.split("validation"), recipe, folder, resume=resume, **fit_options
+    )
+    save_checkpoint(done.model, folder / "model.safetensors", about | {"recipe": recipe.as_dict()})
+    return done
+
+
+def change(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """A recipe with some fields changed; ``augment.x`` changes the field `x` of its augmentation.
+
+    Raises:
+        ValueError: there is no such field.
+    """
+    for name, value in changes.items():
+        target, _, inner = name.partition(".")
+        known = {f.name for f in dataclasses.fields(Augment if inner else Recipe)}
+        if (inner or name) not in known or (inner and target != "augment"):
+            raise ValueError(f"a recipe has no field {name!r}; it has {', '.join(sorted(known))}")
+        if inner:
+            recipe = dataclasses.replace(
+                recipe, augment=dataclasses.replace(recipe.augment or Augment(), **{inner: value})
+            )
+        else:
+            recipe = dataclasses.replace(recipe, **{name: value})
+    return recipe
+
+
+def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
+    """Score a run and write its results file.
+
+    The test split is read once for a finished run: where the results file already holds the test scores of
+    these very weights and faces, they are kept and the test images are not touched.
+
+    Args:
+        space: gives the runs, the merged set and the folder of results.
+        name: of the run.
+        test: read the test split as well as validation.
+
+    Returns:
+        The path of the results file.
+
+    Raises:
+        DataError: there is no such run, or it has not finished.
+    """
+    folder = space.runs / name
+    try:
+        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+        history = pd.read_csv(folder / "history.csv")
+        model = load_checkpoint(folder / "model.safetensors")
+    except FileNotFoundError as error:
+        raise DataError(
+            f"the run is missing or has not finished ({Path(str(error.filename)).name} is not there)",
+            file=folder,
+            remedy=f"run `fer train … --name {name}`, with --resume if it was stopped",
+        ) from None
+    faces = space.faces()
+    out = space.results / f"{name}.json"
+    result = results.describe_run(
+        name, space.profile, model, about["network"], recipe, history, faces, folder / "model.safetensors"
+    )
+    result["validation"] = results.evaluate(model, faces, "validation")
+    before = results.read(out) if out.exists() else {}
+    same = all(before.get(k) == result[k] for k in ("checkpoint", "data"))
+    if same and "test" in before:
+        result["test"] = before["test"]
+    elif test:
+        result["test"] = results.evaluate(model, faces, "test")
+    results.write(result, out)
+    return out
+
+
+def predict_files(paths: list[Path], checkpoint: str | Path, *, model: nn.Module | None = None) -> pd.DataFrame:
+    """Find the largest face in each image file and classify it.
+
+    Args:
+        paths: image files that Pillow reads.
+        checkpoint: for `fer_utils.weights.load_checkpoint`; ignored where `model` is given.
+        model: a network that is loaded already.
+
+    Returns:
+        One row an image: `file`, `face` (``"found"``, or ``"centre crop"`` where no face was found),
+        `emotion`, and a probability for each class.
+
+    Raises:
+        DataError: a file is missing or is not an image.
+    """
+    model = model or load_checkpoint(checkpoint)
+    detector, rows = FaceDetector(), []
+    for path in paths:
+        image, found = face_image(read_grey(path), detector)
+        probabilities = predict(model, image[None])[0]
+        rows.append(
+            {"file": str(path), "face": "found" if found else "centre crop", "emotion": CLASSES[int(probabilities.argmax())]}
+            | {c: round(float(p), 3) for c, p in zip(CLASSES, probabilities, strict=True)}
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,399 @@
+"""Training: the data module, the Lightning module and `fit`, the one call that trains any of the networks.
+
+The same call runs on a processor, on one or several GPUs and on several machines: `accelerator`, `devices`,
+`num_nodes`, `strategy` and `precision` go to `lightning.Trainer` as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from fer_utils.augment import Augment
+from fer_utils.datasets.faceset import FaceSet
+from fer_utils.errors import DataError
+from fer_utils.files import write_aside
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step, on each device.
+        optimizer: ``"sgd"`` with Nesterov momentum (Sutskever et al. 2013; the poster's) or ``"adam"``
+            (with decoupled weight decay, Loshchilov & Hutter 2019).
+        lr: largest learning rate of the schedule.
+        momentum: Nesterov momentum; Adam's first beta.
+        weight_decay: on weight matrices and kernels, not on biases and normalisation.
+        schedule: ``"onecycle"`` (Smith & Topin 2019: up, then down to almost zero), ``"cosine"`` (down
+            from the start) or ``"constant"``.
+        warmup: share of the steps in which one-cycle goes up.
+        label_smoothing: share of the label's weight given to all classes alike (Szegedy et al. 2016).
+        clip: largest norm of the gradient; 0 for none.
+        augment: changes drawn for each training image, or none.
+        seed: seeds weights, order, augmentation and dropout.
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
+    warmup: float = 0.2
+    label_smoothing: float = 0.1
+    clip: float = 5.0
+    augment: Augment | None = field(default_factory=Augment)
+    seed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """Make a recipe from what `as_dict` gave."""
+        augment = values.get("augment")
+        return cls(**{**values, "augment": Augment(**augment) if augment is not None else None})
+
+
+class Faces(Dataset[tuple[Tensor, Tensor]]):
+    """A `FaceSet` that hands out whole batches: images uint8 (B, 1, 64, 64) and labels int64 (B,)."""
+
+    def __init__(self, faces: FaceSet) -> None:
+        self.faces = faces
+        self.labels = torch.from_numpy(faces.labels.copy())
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitems__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+        """Fetch the rows of one batch in one go; PyTorch's loader prefers this to single items."""
+        return torch.from_numpy(self.faces.take(rows)).unsqueeze(1), self.labels[rows]
+
+
+def _as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch
+
+
+class FaceData(L.LightningDataModule):
+    """Batches for training and validation; augmentation runs on the device, a draw for each image.
+
+    Args:
+        train: training faces.
+        validation: validation faces.
+        recipe: gives batch size, augmentation and seed.
+    """
+
+    def __init__(self, train: FaceSet, validation: FaceSet, recipe: Recipe) -> None:
+        super().__init__()
+        for faces, what in ((train, "training"), (validation, "validation")):
+            if not len(faces):
+                raise DataError(
+                    f"there are no {what} images", file=faces.path, remedy="check the split and source asked for"
+                )
+        self.train_faces, self.validation_faces, self.recipe = Faces(train), Faces(validation), recipe
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches; the order follows from seed and epoch alone, on one device or many."""
+        workers, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = DistributedSampler(
+            self.train_faces, workers, rank, shuffle=True, seed=self.recipe.seed, drop_last=False
+        )
+        # Batch normalisation cannot learn from a last batch of one image.
+        return self._loader(
+            self.train_faces, sampler=sampler, drop_last=len(sampler) % self.recipe.batch_size == 1
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches in the order of the set."""
+        return self._loader(self.validation_faces)
+
+    def _loader(self, faces: Faces, **options: Any) -> DataLoader:
+        return DataLoader(
+            faces,
+            batch_size=self.recipe.batch_size,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
+
+    def on_after_batch_transfer(
+        self, batch: tuple[Tensor, Tensor], dataloader_idx: int
+    ) -> tuple[Tensor, Tensor]:
+        """Scale images to 0–1 and, while training, augment them."""
+        images, labels = batch
+        images = images.float() / 255
+        if self.trainer and self.trainer.training and self.recipe.augment is not None:
+            images = self.recipe.augment(images)
+        return images, labels
+
+
+class Classifier(L.LightningModule):
+    """A network with its loss and optimiser.
+
+    Args:
+        model: takes float images (B, 1, 64, 64) of 0–1 and gives logits (B, 6).
+        recipe: how to train it.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.recipe = model, recipe
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 6) for float images (B, 1, 64, 64)."""
+        return self.model(images)
+
+    def on_train_epoch_start(self) -> None:
+        """Draw augmentation and dropout from seed, epoch and rank, so that a resumed run draws the same."""
+        torch.manual_seed((self.recipe.seed * 1_000 + self.current_epoch) * 1_000 + self.global_rank)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        """Loss of one batch."""
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        self._log("train", loss, logits, labels)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        """Loss (without smoothing) and accuracy of one batch."""
+        images, labels = batch
+        logits = self(images)
+        self._log("val", F.cross_entropy(logits, labels), logits, labels)
+
+    def _log(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        values = {f"{stage}_loss": loss, f"{stage}_accuracy": (logits.argmax(1) == labels).float().mean()}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Optimiser and schedule of the recipe, over the parameters that are not frozen."""
+        recipe, optimizer = self.recipe, make_optimizer(self.model, self.recipe)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule: torch.optim.lr_scheduler.LRScheduler
+        if recipe.schedule == "onecycle":
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, recipe.lr, total_steps=steps, pct_start=recipe.warmup, cycle_momentum=False
+            )
+        elif recipe.schedule == "cosine":
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        else:
+            schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the parameters that are not frozen.
+
+    Weight decay holds for weight matrices and kernels; biases and normalisation have none.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
+
+
+class History(Callback):
+    """Keeps the learning curve in the checkpoint, so that it survives a resume, and in `history.csv`."""
+
+    def __init__(self, path: Path, epochs: int, verbose: bool) -> None:
+        self.path, self.epochs, self.verbose = path, epochs, verbose
+        self.rows: list[dict[str, float]] = []
+        self._start, self._training_seconds = 0.0, 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the rows of a checkpoint."""
+        self.rows = state_dict["rows"]
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop the clock of the training part."""
+        self._training_seconds = time.perf_counter() - self._start
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the epoch."""
+        values = trainer.callback_metrics
+        images = trainer.num_training_batches * trainer.datamodule.recipe.batch_size * trainer.world_size
+        row = {"epoch": trainer.current_epoch + 1}
+        row |= {
+            name: round(float(values[name]), 6)
+            for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+        }
+        row |= {
+            "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "seconds": round(time.perf_counter() - self._start, 3),
+            "images_per_second": round(images / self._training_seconds, 1),
+        }
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            write_aside(self.path, pd.DataFrame(self.rows).to_csv(index=False))
+            if self.verbose:
+                print(
+                    f"epoch {row['epoch']:2d}/{self.epochs}  training: loss {row['train_loss']:.3f}, "
+                    f"{row['train_accuracy']:6.1%} right  validation: loss {row['val_loss']:.3f}, "
+                    f"{row['val_accuracy']:6.1%} right",
+                    flush=True,
+                )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What `fit` gives.
+
+    Attributes:
+        model: the network with the weights of the epoch that was best on validation, in evaluation mode.
+        history: one row an epoch: losses, accuracies (0–1), learning rate, seconds, images per second.
+        folder: where checkpoints and `history.csv` are.
+    """
+
+    model: nn.Module
+    history: pd.DataFrame
+    folder: Path
+
+    @property
+    def best(self) -> pd.Series:
+        """The row of the epoch with the highest validation accuracy (the first, if several)."""
+        return self.history.loc[self.history["val_accuracy"].idxmax()]
+
+
+def fit(
+    model: nn.Module,
+    train: FaceSet,
+    validation: FaceSet,
+    recipe: Recipe,
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    progress: bool = False,
+    verbose: bool = True,
+    accelerator: str = "auto",
+    devices: str | int | list[int] = "auto",
+    num_nodes: int = 1,
+    strategy: str = "auto",
+    precision: str | None = None,
+) -> Fit:
+    """Train a network and return it as it was after its best epoch on validation.
+
+    A checkpoint is written after each epoch. A run that was stopped goes on with ``resume=True`` and ends
+    with the same weights as if it had not been stopped.
+
+    Args:
+        model: a network of `fer_utils.models`; build it after `lightning.seed_everything(recipe.seed)`.
+        train: training faces.
+        validation: faces on which the epoch is chosen.
+        recipe: how to train.
+        folder: for checkpoints (`last.ckpt`, `best.ckpt`), `recipe.json` and `history.csv`.
+        resume: go on from `last.ckpt` if there is one.
+        progress: show a text progress bar within each epoch.
+        verbose: print a line after each epoch.
+        accelerator: for `lightning.Trainer`.
+        devices: for `lightning.Trainer`.
+        num_nodes: for `lightning.Trainer`.
+        strategy: for `lightning.Trainer`.
+        precision: for `lightning.Trainer`; by default ``"16-mixed"`` on a GPU and ``"32-true"`` elsewhere.
+
+    Raises:
+        DataError: no images, or a resumed run whose recipe differs from the one it began with.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    last = folder / "last.ckpt"
+    _check_recipe(folder / "recipe.json", recipe, resuming=resume and last.exists())
+    if not resume:
+        for old in (last, folder / "best.ckpt", folder / "history.csv"):
+            old.unlink(missing_ok=True)
+    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
+    history = History(folder / "history.csv", recipe.epochs, verbose)
+    checkpoint = ModelCheckpoint(
+        folder,
+        filename="best",
+        monitor="val_accuracy",
+        mode="max",
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    with _quiet():
+        trainer = L.Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy,
+            precision=precision or ("16-mixed" if on_gpu else "32-true"),
+            max_epochs=recipe.epochs,
+            gradient_clip_val=recipe.clip or None,
+            callbacks=[history, checkpoint, *([TQDMProgressBar(refresh_rate=20)] if progress else [])],
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            logger=False,
+            use_distributed_sampler=False,
+        )
+        # The memory layout in which oneDNN and cuDNN convolve fastest; results are the same.
+        classifier = Classifier(model.to(memory_format=torch.channels_last), recipe)
+        data = FaceData(train, validation, recipe)
+        start = last if resume and last.exists() else None
+        trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
+    best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict({name.removeprefix("model."): value for name, value in best.items()})
+    return Fit(model.cpu().eval(), pd.DataFrame(history.rows), folder)
+
+
+def _check_recipe(path: Path, recipe: Recipe, resuming: bool) -> None:
+    now = json.loads(json.dumps(recipe.as_dict()))
+    if resuming and path.exists() and (then := json.loads(path.read_text())) != now:
+        changed = sorted(name for name in now if now[name] != then.get(name))
+        raise DataError(
+            f"the run began with another recipe ({', '.join(changed)} changed)",
+            file=path,
+            remedy="resume with the same settings, or start anew in another folder",
+        )
+    write_aside(path, json.dumps(now, indent=1) + "\n")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back Lightning's notes on hardware and on loader workers: batches are ready without workers."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*The number of training batches.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,119 @@
+"""Scores agree with scikit-learn and with hand-made cases; intervals cover what they should."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+from torch import nn
+
+from fer_utils.emotions import CLASSES
+from fer_utils.evaluation import (
+    bootstrap_interval,
+    expected_calibration_error,
+    majority_accuracy,
+    mcnemar,
+    metrics,
+    predict,
+    wilson_interval,
+)
+
+
+class Brightness(nn.Module):
+    """Says 'happy' for bright left halves; sensitive to mirroring."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, images):
+        left = images[..., :32].mean((1, 2, 3))
+        logits = torch.zeros(len(images), 6)
+        logits[:, 2] = left * self.scale
+        return logits
+
+
+def random_probabilities(rng, n):
+    return rng.dirichlet(np.ones(6), n).astype(np.float32)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60))
+@settings(max_examples=30, deadline=None)
+def test_metrics_agree_with_scikit_learn(seed, n):
+    rng = np.random.default_rng(seed)
+    labels, probabilities = rng.integers(0, 6, n), random_probabilities(rng, n)
+    scores, predicted = metrics(labels, probabilities), probabilities.argmax(1)
+    assert scores["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert scores["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=0))
+    assert np.sum(scores["confusion"]) == n
+    recalls = recall_score(labels, predicted, average=None, labels=range(6), zero_division=0)
+    for name, value in zip(CLASSES, recalls, strict=True):
+        assert scores["recall"][name] is None or scores["recall"][name] == pytest.approx(value)
+    low, high = scores["accuracy_interval"]
+    assert 0 <= low <= scores["accuracy"] <= high <= 1
+
+
+def test_metrics_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match="0 labels"):
+        metrics(np.array([], int), np.empty((0, 6)))
+    with pytest.raises(ValueError, match="shape"):
+        metrics(np.array([1, 2]), np.ones((3, 6)))
+
+
+def test_calibration_error_of_known_cases():
+    labels = np.array([0, 0, 0, 1])
+    always = np.tile(np.eye(6)[0], (4, 1))  # fully confident in class 0, right in 3 of 4
+    assert expected_calibration_error(labels, always) == pytest.approx(0.25)
+    half = np.tile([0.75, 0.25, 0, 0, 0, 0], (4, 1))
+    assert expected_calibration_error(labels, half) == pytest.approx(0.0)
+
+
+def test_bootstrap_interval_matches_drawing_images():
+    correct = np.random.default_rng(0).random(300) < 0.7
+    low, high = bootstrap_interval(correct)
+    rng = np.random.default_rng(1)
+    means = [rng.choice(correct, 300).mean() for _ in range(4000)]
+    assert np.quantile(means, [0.025, 0.975]) == pytest.approx([low, high], abs=0.008)
+    with pytest.raises(ValueError, match="at least one"):
+        bootstrap_interval(np.array([], bool))
+
+
+def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    hits = 0
+    for _ in range(300):
+        low, high = bootstrap_interval(rng.random(400) < 0.65, draws=1000)
+        hits += low <= 0.65 <= high
+    assert 0.90 <= hits / 300 <= 0.99
+
+
+def test_wilson_interval_stays_inside_at_the_edges():
+    low, high = wilson_interval(0, 10)
+    assert low == 0 and 0.2 < high < 0.35
+
+
+def test_mcnemar_sees_a_difference_and_its_absence():
+    a = np.array([True] * 90 + [False] * 10)
+    b = np.array([True] * 60 + [False] * 30 + [True] * 10)
+    result = mcnemar(a, b)
+    assert (result["only_a"], result["only_b"]) == (30, 10)
+    assert result["difference"] == pytest.approx(a.mean() - b.mean())
+    assert result["p"] < 0.01
+    assert mcnemar(a, a)["p"] == 1.0
+
+
+def test_predict_gives_probabilities_and_flip_averages_both_views():
+    images = np.zeros((5, 64, 64), np.uint8)
+    images[:, :, :32] = 255
+    model = Brightness().train()
+    plain = predict(model, images, batch_size=2)
+    assert plain.shape == (5, 6) and plain.dtype == np.float32
+    np.testing.assert_allclose(plain.sum(1), 1, rtol=1e-5)
+    mirrored = predict(model, np.ascontiguousarray(images[:, :, ::-1]))
+    np.testing.assert_allclose(predict(model, images, flip=True), (plain + mirrored) / 2, rtol=1e-5)
+    assert model.training
+
+
+def test_majority_accuracy_uses_the_training_majority():
+    assert majority_accuracy(np.array([2, 2, 1, 0]), np.array([2, 2, 1])) == 0.5

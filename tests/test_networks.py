@@ -1,0 +1,65 @@
+"""EmoNet and EasyNet: shapes at every layer as the docstrings say, and what the normalisation does."""
+
+import pytest
+import torch
+
+from fer_utils.models import EasyNet, EmoNet, build, layer_table
+
+
+def shapes(model, size=64):
+    seen = {}
+    for name, module in model.named_children():
+        for inner, layer in module.named_children():
+            layer.register_forward_hook(lambda m, i, o, name=inner: seen.update({name: tuple(o.shape[1:])}))
+    model.eval()(torch.rand(2, 1, size, size))
+    return seen
+
+
+def test_easynet_has_the_posters_layers():
+    seen = shapes(EasyNet())
+    assert [seen[k] for k in ("conv1", "pool1", "conv2", "pool2", "conv3", "fc1", "fc2")] == [
+        (32, 60, 60), (32, 29, 29), (64, 25, 25), (64, 12, 12), (128, 9, 9), (128,), (6,)
+    ]  # fmt: skip
+    kernels = [m.kernel_size for m in EasyNet().modules() if isinstance(m, torch.nn.Conv2d)]
+    assert kernels == [(5, 5), (5, 5), (4, 4)]
+
+
+def test_emonet_is_shaped_like_vgg_s():
+    model = EmoNet()
+    seen = shapes(model)
+    names = ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8")
+    assert [seen[k] for k in names] == [
+        (48, 32, 32), (48, 16, 16), (128, 16, 16), (128, 8, 8), (256, 8, 8), (256, 8, 8), (256, 8, 8),
+        (256, 4, 4), (2048,), (2048,), (6,)
+    ]  # fmt: skip
+    kernels = [m.kernel_size[0] for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert kernels == [7, 5, 3, 3, 3]
+
+
+@pytest.mark.parametrize("name", ["emonet", "easynet"])
+def test_logits_do_not_depend_on_lighting_and_contrast(name):
+    model = build(name).eval()
+    images = torch.rand(4, 1, 64, 64) * 0.5 + 0.2
+    with torch.no_grad():
+        plain, darker = model(images), model(images * 0.8 - 0.05)
+    assert plain.shape == (4, 6)
+    torch.testing.assert_close(plain, darker, atol=0.05, rtol=0.05)
+    assert torch.isfinite(model(torch.full((2, 1, 64, 64), 0.5))).all()
+
+
+def test_options_make_the_same_network_again():
+    model = EasyNet(widths=(4, 8, 16), hidden=32, dropout=0.1)
+    again = build("easynet", **model.options)
+    again.load_state_dict(model.state_dict())
+    assert again.options == model.options
+
+
+def test_unknown_network_is_named():
+    with pytest.raises(ValueError, match="'bignet'.*easynet"):
+        build("bignet")
+
+
+def test_the_layer_table_counts_every_parameter():
+    model = EasyNet()
+    table = layer_table(model)
+    assert table["parameters"].sum() == sum(p.numel() for p in model.parameters())

@@ -1,0 +1,155 @@
+"""Training learns, resumes to the same weights, and keeps its files whole."""
+
+import dataclasses
+
+import lightning as L
+import pandas as pd
+import pytest
+import torch
+
+from fer_utils.augment import Augment
+from fer_utils.errors import DataError
+from fer_utils.models import EasyNet
+from fer_utils.training import Classifier, FaceData, Recipe, fit, make_optimizer
+
+RECIPE = Recipe(epochs=3, batch_size=32, lr=0.05, label_smoothing=0.0, augment=None)
+AUGMENTED = dataclasses.replace(RECIPE, augment=Augment(degrees=3, shift=0.02, flip=0.5))
+
+
+def small_net(seed=0):
+    L.seed_everything(seed, verbose=False)
+    return EasyNet(widths=(4, 8, 8), hidden=16, dropout=0.1)
+
+
+def train(faces, recipe, folder, **options):
+    return fit(
+        small_net(recipe.seed),
+        faces.split("train"),
+        faces.split("validation"),
+        recipe,
+        folder,
+        accelerator="cpu",
+        verbose=False,
+        **options,
+    )
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_same_weights(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=0, msg=name)
+
+
+def test_learns_what_can_be_learnt(toy_faces, tmp_path):
+    done = train(toy_faces, dataclasses.replace(RECIPE, epochs=6), tmp_path)
+    assert done.best["val_accuracy"] > 0.9
+    assert not done.model.training
+    assert list(pd.read_csv(tmp_path / "history.csv")["epoch"]) == [1, 2, 3, 4, 5, 6]
+    assert (done.history["images_per_second"] > 0).all()
+
+
+def test_returns_the_weights_of_the_best_epoch(toy_faces, tmp_path):
+    from fer_utils.evaluation import metrics, predict
+
+    done = train(toy_faces, RECIPE, tmp_path)
+    validation = toy_faces.split("validation")
+    scores = metrics(validation.labels, predict(done.model, validation))
+    assert scores["accuracy"] == pytest.approx(done.history["val_accuracy"].max(), abs=1e-6)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stopped_in_step", [0, 4])
+def test_a_stopped_run_resumes_to_the_same_weights(toy_faces, tmp_path, monkeypatch, stopped_in_step):
+    straight = train(toy_faces, AUGMENTED, tmp_path / "straight")
+
+    step = Classifier.training_step
+
+    def failing(self, batch, index):
+        if self.current_epoch == 2 and index == stopped_in_step:
+            raise Stop
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Classifier, "training_step", failing)
+    with pytest.raises(Stop):
+        train(toy_faces, AUGMENTED, tmp_path / "stopped")
+    monkeypatch.setattr(Classifier, "training_step", step)
+    resumed = train(toy_faces, AUGMENTED, tmp_path / "stopped", resume=True)
+
+    assert_same_weights(weights(straight.model), weights(resumed.model))
+    columns = ["epoch", "train_loss", "val_loss", "val_accuracy", "lr"]
+    pd.testing.assert_frame_equal(straight.history[columns], resumed.history[columns])
+
+
+def test_the_seed_decides(toy_faces, tmp_path):
+    one = train(toy_faces, AUGMENTED, tmp_path / "1")
+    again = train(toy_faces, AUGMENTED, tmp_path / "2")
+    other = train(toy_faces, dataclasses.replace(AUGMENTED, seed=1), tmp_path / "3")
+    assert_same_weights(weights(one.model), weights(again.model))
+    assert not torch.equal(one.model.classifier.fc2.weight, other.model.classifier.fc2.weight)
+
+
+def test_resuming_with_another_recipe_is_refused(toy_faces, tmp_path):
+    short = dataclasses.replace(RECIPE, epochs=1)
+    train(toy_faces, short, tmp_path)
+    with pytest.raises(DataError, match=r"another recipe \(lr changed\)"):
+        train(toy_faces, dataclasses.replace(short, lr=0.01), tmp_path, resume=True)
+
+
+def test_starting_anew_forgets_the_old_run(toy_faces, tmp_path):
+    train(toy_faces, RECIPE, tmp_path)
+    done = train(toy_faces, dataclasses.replace(RECIPE, epochs=1), tmp_path)
+    assert list(done.history["epoch"]) == [1]
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "constant"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_optimisers_and_schedules(toy_faces, tmp_path, optimizer, schedule):
+    recipe = dataclasses.replace(RECIPE, epochs=2, optimizer=optimizer, schedule=schedule, lr=0.01)
+    rates = train(toy_faces, recipe, tmp_path).history["lr"].tolist()
+    if schedule == "constant":
+        assert rates == [0.01, 0.01]
+    else:
+        assert rates[1] < 1e-4 < rates[0] <= 0.01
+
+
+def test_sgd_uses_nesterov_momentum_and_spares_biases_from_decay():
+    model = small_net()
+    model.features.conv1.requires_grad_(False)
+    optimizer = make_optimizer(model, RECIPE)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert all(group["nesterov"] and group["momentum"] == 0.9 for group in optimizer.param_groups)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [RECIPE.weight_decay, 0.0]
+    assert all(p.ndim <= 1 for p in optimizer.param_groups[1]["params"])
+    trained = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+    frozen = sum(p.numel() for p in model.features.conv1.parameters())
+    assert trained == sum(p.numel() for p in model.parameters()) - frozen
+
+
+def test_every_image_is_seen_once_an_epoch_in_another_order_each_epoch(toy_faces):
+    data = FaceData(toy_faces.split("train"), toy_faces.split("validation"), RECIPE)
+    loader = data.train_dataloader()
+    orders = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        orders.append(torch.cat([images.flatten(1).sum(1) for images, _ in loader]))
+    assert len(orders[0]) == len(toy_faces.split("train"))
+    assert not torch.equal(*orders)
+    assert torch.equal(orders[0].sort().values, orders[1].sort().values)
+
+
+def test_no_images_is_a_clear_error(toy_faces):
+    nothing = toy_faces.where(toy_faces.index["source"].eq("jaffe").to_numpy())
+    with pytest.raises(DataError, match="no training images"):
+        FaceData(nothing, toy_faces.split("validation"), RECIPE)
+
+
+def test_a_recipe_survives_json():
+    assert Recipe.from_dict(AUGMENTED.as_dict()) == AUGMENTED
+    assert Recipe.from_dict(RECIPE.as_dict()) == RECIPE
