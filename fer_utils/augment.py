@@ -81,7 +81,10 @@ class Augment:
         area = torch.empty(count, device=device).uniform_(0.02, 0.2)
         aspect = torch.empty(count, device=device).uniform_(math.log(0.3), math.log(3.3)).exp()
         tall, wide = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-        top, left = torch.rand(count, device=device) * (1 - tall), torch.rand(count, device=device) * (1 - wide)
+        top, left = (
+            torch.rand(count, device=device) * (1 - tall),
+            torch.rand(count, device=device) * (1 - wide),
+        )
         y = (torch.arange(height, device=device) + 0.5) / height
         x = (torch.arange(width, device=device) + 0.5) / width
         inside_y = (y >= top[:, None]) & (y < (top + tall)[:, None])

@@ -78,7 +78,10 @@ def _train(options: argparse.Namespace) -> None:
         model_options=dict(_pair(text) for text in options.option),
         resume=options.resume,
         progress=not options.no_progress and sys.stdout.isatty(),
-        **{name: getattr(options, name) for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")},
+        **{
+            name: getattr(options, name)
+            for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")
+        },
     )
     best = run.best
     print(
@@ -156,7 +159,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("merge", _merge, "merge what was found to six classes of 64×64 grey faces")
     sub.add_argument("--out", metavar="FOLDER", help="where to (default: build/<profile>/faceset)")
     sub.add_argument("--sources", nargs="+", metavar="NAME", help="only these data sets")
-    sub.add_argument("--disgust", choices=("drop", "angry"), default="drop", help="leave out, or fold into angry")
+    sub.add_argument(
+        "--disgust", choices=("drop", "angry"), default="drop", help="leave out, or fold into angry"
+    )
     sub.add_argument("--seed", type=int, default=0, help="of the split by subject")
 
     sub = command("train", _train, "train a network")
@@ -169,8 +174,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--batch-size", type=int)
     sub.add_argument("--optimizer", choices=("sgd", "adam"))
     sub.add_argument("--schedule", choices=("onecycle", "cosine", "constant"))
-    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe, e.g. clip=1 or augment.degrees=5")
-    sub.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="change the network, e.g. dropout=0.2")
+    sub.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change the recipe, e.g. clip=1 or augment.degrees=5",
+    )
+    sub.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change the network, e.g. dropout=0.2",
+    )
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     sub.add_argument("--no-progress", action="store_true", help="no progress bar")
     sub.add_argument("--accelerator", default="auto", help="cpu, gpu, … (Lightning)")

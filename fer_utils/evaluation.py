@@ -137,7 +137,7 @@ def metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
-    """McNemar's exact test: do two networks that saw the same images differ? (McNemar 1947.)
+    """McNemar's exact test (McNemar 1947): do two networks that saw the same images differ?
 
     Args:
         correct_a: bool (N,), whether the first network was right.

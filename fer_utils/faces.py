@@ -47,12 +47,18 @@ class FaceDetector:
         scale = max(1.0, max(frame.shape) / DETECTION_SIDE)
         image = Image.fromarray(frame)
         if scale > 1:
-            image = image.resize((round(image.width / scale), round(image.height / scale)), Image.Resampling.BILINEAR)
+            image = image.resize(
+                (round(image.width / scale), round(image.height / scale)), Image.Resampling.BILINEAR
+            )
         with torch.inference_mode():
             found, confidence = self._mtcnn.detect(image.convert("RGB"))
         if found is None:
             return []
-        kept = [tuple(float(v) * scale for v in b) for b, c in zip(found, confidence, strict=True) if c >= self.threshold]
+        kept = [
+            tuple(float(v) * scale for v in b)
+            for b, c in zip(found, confidence, strict=True)
+            if c >= self.threshold
+        ]
         return sorted(kept, key=lambda b: -(b[2] - b[0]) * (b[3] - b[1]))
 
 

@@ -103,9 +103,13 @@ def read(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError("there is no such results file", file=path, remedy="run `fer evaluate` first") from None
+        raise DataError(
+            "there is no such results file", file=path, remedy="run `fer evaluate` first"
+        ) from None
     except ValueError as error:
-        raise DataError(f"not JSON ({error})", file=path, remedy="write it again with `fer evaluate`") from None
+        raise DataError(
+            f"not JSON ({error})", file=path, remedy="write it again with `fer evaluate`"
+        ) from None
     validate(result, path)
     return result
 
@@ -156,7 +160,9 @@ def describe_run(
             "splits": {f"{split}/{source}": int(n) for (split, source), n in sizes.items()},
         },
         "revision": revision(),
-        "packages": {p: version(p) for p in ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")},
+        "packages": {
+            p: version(p) for p in ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")
+        },
         "processor": processor(),
         "training_seconds": round(float(history["seconds"].sum()), 1),
         "images_per_second": round(float(history["images_per_second"].median()), 1),

@@ -1,4 +1,4 @@
-"""A training run from its name to its results file: what `fer train`, `fer evaluate` and the chapters call."""
+"""A training run from its name to its results file: what `fer train` and the chapters call."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from fer_utils import results
 from fer_utils.augment import Augment
 from fer_utils.datasets.base import read_grey
-from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
 from fer_utils.faces import FaceDetector, face_image
-from fer_utils.files import sha256, write_aside
+from fer_utils.files import write_aside
 from fer_utils.models import FaceNet, build
 from fer_utils.recipes import recipe_for
 from fer_utils.training import Fit, Recipe, fit
@@ -72,7 +69,13 @@ def train(
     name = name or f"{network}-seed{seed}"
     folder = space.runs / name
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"name": name, "profile": space.profile, "network": network, "options": model.options, "sources": sources}
+    about = {
+        "name": name,
+        "profile": space.profile,
+        "network": network,
+        "options": model.options,
+        "sources": sources,
+    }
     write_aside(folder / "run.json", json.dumps(about, indent=1) + "\n")
     done = fit(
         model, chosen.split("train"), chosen.split("validation"), recipe, folder, resume=resume, **fit_options
@@ -146,7 +149,9 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
     return out
 
 
-def predict_files(paths: list[Path], checkpoint: str | Path, *, model: nn.Module | None = None) -> pd.DataFrame:
+def predict_files(
+    paths: list[Path], checkpoint: str | Path, *, model: nn.Module | None = None
+) -> pd.DataFrame:
     """Find the largest face in each image file and classify it.
 
     Args:
@@ -167,7 +172,11 @@ def predict_files(paths: list[Path], checkpoint: str | Path, *, model: nn.Module
         image, found = face_image(read_grey(path), detector)
         probabilities = predict(model, image[None])[0]
         rows.append(
-            {"file": str(path), "face": "found" if found else "centre crop", "emotion": CLASSES[int(probabilities.argmax())]}
+            {
+                "file": str(path),
+                "face": "found" if found else "centre crop",
+                "emotion": CLASSES[int(probabilities.argmax())],
+            }
             | {c: round(float(p), 3) for c, p in zip(CLASSES, probabilities, strict=True)}
         )
     return pd.DataFrame(rows)

@@ -109,7 +109,9 @@ class FaceData(L.LightningDataModule):
         for faces, what in ((train, "training"), (validation, "validation")):
             if not len(faces):
                 raise DataError(
-                    f"there are no {what} images", file=faces.path, remedy="check the split and source asked for"
+                    f"there are no {what} images",
+                    file=faces.path,
+                    remedy="check the split and source asked for",
                 )
         self.train_faces, self.validation_faces, self.recipe = Faces(train), Faces(validation), recipe
 

@@ -50,7 +50,8 @@ def test_half_of_a_large_batch_is_mirrored():
 
 
 @pytest.mark.parametrize(
-    "change", [{"degrees": 20}, {"shift": 0.2}, {"scale": 0.3}, {"brightness": 0.2}, {"contrast": 0.5}, {"erase": 1}]
+    "change",
+    [{"degrees": 20}, {"shift": 0.2}, {"scale": 0.3}, {"brightness": 0.2}, {"contrast": 0.5}, {"erase": 1}],
 )
 def test_each_image_of_a_batch_gets_its_own_draw(change):
     one = torch.rand(1, 1, 32, 32) * 0.4 + 0.3

@@ -55,7 +55,7 @@ def test_options_make_the_same_network_again():
 
 
 def test_unknown_network_is_named():
-    with pytest.raises(ValueError, match="'bignet'.*easynet"):
+    with pytest.raises(ValueError, match=r"'bignet'.*easynet"):
         build("bignet")
 
 

@@ -1,4 +1,4 @@
-"""The merged faces on disk: images that are memory-mapped, an index, and a manifest that says what they are."""
+"""The merged faces on disk: memory-mapped images, an index, and a manifest that says what they are."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class FaceSet:
         """
         path = Path(path)
         remedy = "merge again with `fer merge`"
+        for name in ("manifest.json", "images.npy", "index.parquet"):
+            if not (path / name).is_file():
+                raise DataError(f"not a merged set: {name} is missing", file=path, remedy=remedy)
         try:
             manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
             images = np.load(path / "images.npy", mmap_mode="r")
             index = pd.read_parquet(path / "index.parquet")
-        except FileNotFoundError as error:
-            missing = Path(str(error.filename)).name
-            raise DataError(f"not a merged set: {missing} is missing", file=path, remedy=remedy) from None
         except (ValueError, OSError) as error:
             raise DataError(f"the merged set is damaged ({error})", file=path, remedy=remedy) from None
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -125,14 +125,16 @@ class FaceSet:
         table = pd.crosstab(
             self.index["label"].map(dict(enumerate(CLASSES))), [self.index["source"], self.index["split"]]
         )
-        columns = [(s, p) for s in dict.fromkeys(self.index["source"]) for p in SPLITS if (s, p) in table.columns]
+        columns = [
+            (s, p) for s in dict.fromkeys(self.index["source"]) for p in SPLITS if (s, p) in table.columns
+        ]
         table = table.reindex(index=list(CLASSES), columns=pd.MultiIndex.from_tuples(columns), fill_value=0)
         table.loc["total"] = table.sum()
         table.index.name, table.columns.names = "class", ["source", "split"]
         return table
 
     def export_folder(self, path: Path | str) -> None:
-        """Write PNG files as `<split>/<class>/<source>_<row>.png`, for torchvision's `ImageFolder` and the like.
+        """Write PNG files `<split>/<class>/<source>_<row>.png`, for torchvision's `ImageFolder` and the like.
 
         Raises:
             DataError: the folder exists and is not empty.
@@ -159,7 +161,8 @@ class FaceSet:
             import datasets
         except ImportError:
             raise DataError(
-                "the library `datasets` is not installed", remedy='install it with `pip install "fer-utils[hf]"`'
+                "the library `datasets` is not installed",
+                remedy='install it with `pip install "fer-utils[hf]"`',
             ) from None
         features = datasets.Features(
             {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))}

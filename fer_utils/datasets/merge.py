@@ -23,7 +23,7 @@ from fer_utils.datasets.faceset import COLUMNS, FORMAT, FaceSet, new_folder
 from fer_utils.emotions import CLASSES, DisgustRule, to_labels
 from fer_utils.errors import DataError
 from fer_utils.faces import FaceDetector, centre_square, face_image, resize
-from fer_utils.files import sha256
+from fer_utils.files import sha256, write_aside
 
 FOLDS = 5  # one for test, one for validation, three for training
 CHUNK = 1024
@@ -60,92 +60,45 @@ def merge(
     """
     out = Path(out)
     if not sources:
-        raise DataError("there is nothing to merge", file=out, remedy="`fer data` shows what was found and where to get the rest")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / "manifest.json").exists():
-        raise DataError("the folder holds something other than a merged set", file=out, remedy="name another folder")
-
-    report: list[dict[str, Any]] = []
-    tables: list[pd.DataFrame] = []
-    for source in sources:
-        table = source.table.assign(
-            label=to_labels(source.table["emotion"], disgust), source=source.name, row=np.arange(len(source))
+        raise DataError(
+            "there is nothing to merge",
+            file=out,
+            remedy="`fer data` shows what was found and where to get the rest",
         )
-        dropped = Counter(table.loc[table["label"] < 0, "emotion"])
-        table = table[table["label"] >= 0].reset_index(drop=True)
-        if table["split"].isna().any():
-            table = table.assign(split=_split_by_subject(source.name, table, seed))
-        tables.append(table)
-        report.append(
-            {
-                "name": source.name,
-                "layout": source.layout,
-                "read": len(source),
-                "dropped": {name: dropped[name] for name in sorted(dropped)},
-                "notes": list(source.notes),
-                "checksums": _checksums(source),
-            }
+    if out.exists() and not (out / "manifest.json").exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(
+            "the folder holds something other than a merged set", file=out, remedy="name another folder"
         )
+    tables = [_labelled(source, disgust, seed) for source in sources]
     if not sum(map(len, tables)):
-        raise DataError("no image of the six classes is left", file=out, remedy="check the data with `fer data`")
+        raise DataError(
+            "no image of the six classes is left", file=out, remedy="check the data with `fer data`"
+        )
 
     with _replacing(out) as aside:
-        total = sum(map(len, tables))
-        images = np.lib.format.open_memmap(aside / "images.tmp.npy", "w+", np.uint8, (total, size, size))
-        bar = tqdm(total=total, desc="merge", unit=" faces", disable=not progress)
-        start, hashes, constant = 0, [], 0
-        detector = detector or FaceDetector()
-        for source, table, entry in zip(sources, tables, report, strict=True):
-            crops, fallback, several = images[start : start + len(table)], [], 0
-            for first in range(0, len(table), CHUNK):
-                part = table["row"].to_numpy()[first : first + CHUNK]
-                frames = [source.images[int(i)] for i in part]
-                hashes += [_pixel_hash(f) for f in frames]
-                constant += sum(int(f.min() == f.max()) for f in frames)
-                if source.cropped:
-                    crops[first : first + len(part)] = _resize_all(frames, size)
-                    bar.update(len(part))
-                    continue
-                for i, frame in enumerate(frames):
-                    crops[first + i], found = face_image(frame, detector, size)
-                    several += found > 1
-                    if not found:
-                        fallback.append(str(table["origin"].iloc[first + i]))
-                    bar.update()
-            entry["cropping"] = (
-                {"detected": 0, "already_cropped": len(table), "fallback": [], "several_faces": 0}
-                if source.cropped
-                else {
-                    "detected": len(table) - len(fallback),
-                    "already_cropped": 0,
-                    "fallback": fallback,
-                    "several_faces": several,
-                }
-            )
-            start += len(table)
-        bar.close()
-
-        index = pd.concat(tables, ignore_index=True).assign(hash=hashes)
+        report, index, images = [], pd.concat(tables, ignore_index=True), aside / "all.npy"
+        faces = np.lib.format.open_memmap(images, "w+", np.uint8, (len(index), size, size))
+        with tqdm(total=len(index), desc="merge", unit=" faces", disable=not progress) as bar:
+            writer = _Writer(faces, detector or FaceDetector(), bar)
+            for source, table in zip(sources, tables, strict=True):
+                report.append(_describe(source, table) | {"cropping": writer.add(source, table)})
+        index["hash"] = writer.hashes
         index["seen_copy"] = _seen_copies(index)
         held_out = set(index.loc[index["split"] != "train", "hash"])
         leaked = ((index["split"] == "train") & index["hash"].isin(held_out)).to_numpy()
-        conflicting = index.groupby("hash")["label"].nunique().gt(1).sum()
-        for source, entry in zip(sources, report, strict=True):
-            mine = (index["source"] == source.name).to_numpy()
-            entry["dropped"]["training copies of held-out images"] = int((leaked & mine).sum())
-            kept = index[mine & ~leaked]
-            entry["kept"] = {s: int((kept["split"] == s).sum()) for s in SPLITS}
-            entry["seen_copies"] = {s: int(kept.loc[kept["split"] == s, "seen_copy"].sum()) for s in SPLITS[1:]}
+        conflicts = int(index.groupby("hash")["label"].nunique().gt(1).sum())
+        for entry in report:
+            mine = (index["source"] == entry["name"]).to_numpy()
+            _count(entry, index[mine], leaked[mine])
 
         keep = np.flatnonzero(~leaked)
-        index = index.iloc[keep].reset_index(drop=True)
         final = np.lib.format.open_memmap(aside / "images.npy", "w+", np.uint8, (len(keep), size, size))
         for first in range(0, len(keep), CHUNK):
-            final[first : first + CHUNK] = images[keep[first : first + CHUNK]]
+            final[first : first + CHUNK] = faces[keep[first : first + CHUNK]]
         final.flush()
-        del images, final
-        (aside / "images.tmp.npy").unlink()
-        index = index.astype({"label": np.int8, "seen_copy": bool, "subject": "string"})[list(COLUMNS)]
-        index.to_parquet(aside / "index.parquet", index=False)
+        images.unlink()
+        index = index.iloc[keep].astype({"label": np.int8, "seen_copy": bool, "subject": "string"})
+        index[list(COLUMNS)].to_parquet(aside / "index.parquet", index=False)
         manifest = {
             "format": FORMAT,
             "made_by": f"fer_utils {fer_utils.__version__}",
@@ -153,19 +106,90 @@ def merge(
             "size": size,
             "disgust": disgust,
             "seed": seed,
-            "images": len(index),
-            "before_duplicates": len(keep) + int(leaked.sum()),
+            "images": len(keep),
+            "six_classes": len(leaked),
             "duplicates": {
-                "taken out of training": int(leaked.sum()),
-                "groups with conflicting labels": int(conflicting),
+                "taken_out_of_training": int(leaked.sum()),
+                "groups_with_conflicting_labels": conflicts,
             },
-            "constant_images": constant,
+            "constant_images": writer.constant,
             "sources": report,
             "checksums": {name: sha256(aside / name) for name in ("images.npy", "index.parquet")},
         }
-        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-        (aside / "manifest.json").write_text(text, encoding="utf-8")
+        write_aside(aside / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return FaceSet.open(out)
+
+
+def _labelled(source: FaceSource, disgust: DisgustRule, seed: int) -> pd.DataFrame:
+    """The rows of a source that are of the six classes, with label, source, split and their row there."""
+    table = source.table.assign(
+        label=to_labels(source.table["emotion"], disgust), source=source.name, row=np.arange(len(source))
+    )
+    table = table[table["label"] >= 0].reset_index(drop=True)
+    if table["split"].isna().any():
+        table["split"] = _split_by_subject(source.name, table, seed)
+    return table
+
+
+def _describe(source: FaceSource, table: pd.DataFrame) -> dict[str, Any]:
+    """What the manifest says about a source before duplicates are looked for."""
+    dropped = Counter(source.table["emotion"].drop(table["row"]))
+    return {
+        "name": source.name,
+        "layout": source.layout,
+        "read": len(source),
+        "dropped": {name: dropped[name] for name in sorted(dropped)},
+        "notes": list(source.notes),
+        "checksums": _checksums(source),
+    }
+
+
+def _count(entry: dict[str, Any], index: pd.DataFrame, leaked: np.ndarray) -> None:
+    """Add to a source's entry what was left of it."""
+    kept = index[~leaked]
+    entry["dropped"]["training copy of a held-out image"] = int(leaked.sum())
+    entry["kept"] = {s: int((kept["split"] == s).sum()) for s in SPLITS}
+    entry["copies_of_earlier_splits"] = {
+        s: int(kept["seen_copy"][kept["split"] == s].sum()) for s in SPLITS[1:]
+    }
+
+
+class _Writer:
+    """Crops, resizes and writes the faces of one source after the other."""
+
+    def __init__(self, faces: np.ndarray, detector: FaceDetector, bar: tqdm) -> None:
+        self.faces, self.detector, self.bar = faces, detector, bar
+        self.hashes: list[str] = []
+        self.constant = 0
+
+    def add(self, source: FaceSource, table: pd.DataFrame) -> dict[str, Any]:
+        """Write the rows of a source's table and say how they were cropped."""
+        fallback: list[str] = []
+        several, size = 0, self.faces.shape[1]
+        for first in range(0, len(table), CHUNK):
+            part = table.iloc[first : first + CHUNK]
+            frames = [source.images[row] for row in part["row"]]
+            start = len(self.hashes)
+            self.hashes += [_pixel_hash(frame) for frame in frames]
+            self.constant += sum(int(frame.min() == frame.max()) for frame in frames)
+            if source.cropped:
+                self.faces[start : len(self.hashes)] = _resize_all(frames, size)
+                self.bar.update(len(part))
+                continue
+            for place, (frame, origin) in enumerate(zip(frames, part["origin"], strict=True), start):
+                self.faces[place], found = face_image(frame, self.detector, size)
+                several += found > 1
+                if not found:
+                    fallback.append(origin)
+                self.bar.update()
+        if source.cropped:
+            return {"already_cropped": len(table), "detected": 0, "several_faces": 0, "centre_crop": []}
+        return {
+            "already_cropped": 0,
+            "detected": len(table) - len(fallback),
+            "several_faces": several,
+            "centre_crop": fallback,
+        }
 
 
 @contextmanager
@@ -199,7 +223,7 @@ def _pixel_hash(image: np.ndarray) -> str:
 
 
 def _seen_copies(index: pd.DataFrame) -> np.ndarray:
-    """Bool (N,): true where an exact copy stands in an earlier split (train before validation before test)."""
+    """Bool (N,): true where an exact copy stands in an earlier split (train, validation, test)."""
     order = index["split"].map({name: i for i, name in enumerate(SPLITS)})
     return (order > order.groupby(index["hash"]).transform("min")).to_numpy()
 

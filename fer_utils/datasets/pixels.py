@@ -1,7 +1,7 @@
 """Fast reading of the CSV form of FER2013 and its relatives: `emotion`, `pixels`, `Usage`.
 
 Python's own `int` on each of 83 million pixels takes most of a minute and gigabytes of objects. Here, blocks
-of whole lines are turned to numbers by array operations on their bytes, and a row is looked at one by one only
+of whole lines are turned to numbers by array operations on their bytes, and a row is looked at by itself only
 to say what is wrong with it.
 """
 
@@ -150,7 +150,9 @@ class _Rows:
         """Find what is wrong with one row, if anything is."""
         parts = text.split()
         if len(parts) != self.pixels:
-            self.fail(line, f"the row has {len(parts)} pixels, expected {self.pixels} ({self.size}×{self.size})")
+            self.fail(
+                line, f"the row has {len(parts)} pixels, expected {self.pixels} ({self.size}×{self.size})"
+            )
         for i, part in enumerate(parts, 1):
             if not part.isdigit() or len(part) > 3 or int(part) > 255:
                 self.fail(line, f"pixel {i} is {_shown(part)}, expected a whole number from 0 to 255")

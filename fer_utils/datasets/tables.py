@@ -37,7 +37,7 @@ def open_csv(path: Path) -> Iterator[IO[bytes]]:
 def _open(path: Path, stack: ExitStack) -> IO[bytes]:
     name = path.name.lower()
     if name.endswith((".tar.gz", ".tgz", ".tar")):
-        tar = stack.enter_context(tarfile.open(path))
+        tar = stack.enter_context(tarfile.open(path))  # noqa: SIM115 - the stack closes it
         member = _single(path, [m.name for m in tar.getmembers() if m.isfile()])
         file = tar.extractfile(member)
         assert file is not None  # a regular file, as asked for above

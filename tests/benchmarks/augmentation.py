@@ -55,7 +55,12 @@ def main() -> None:
         F.cross_entropy(model(images), labels).backward()
         optimizer.step()
 
-    calls = {"fetch": prepare, "augment": lambda: ours(images), "kornia": lambda: kornia(images), "step": step}
+    calls = {
+        "fetch": prepare,
+        "augment": lambda: ours(images),
+        "kornia": lambda: kornia(images),
+        "step": step,
+    }
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(33):
         for name, call in calls.items():
@@ -65,8 +70,13 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, value in medians.items():
         print(f"{name:8s} {value:8.2f} ms")
-    share = (medians["fetch"] + medians["augment"]) / (medians["fetch"] + medians["augment"] + medians["step"])
-    print(f"fetch and augment: {share:.1%} of a training step; kornia takes {medians['kornia'] / medians['augment']:.1f} times as long")
+    share = (medians["fetch"] + medians["augment"]) / (
+        medians["fetch"] + medians["augment"] + medians["step"]
+    )
+    print(
+        f"fetch and augment: {share:.1%} of a training step; "
+        f"kornia takes {medians['kornia'] / medians['augment']:.1f} times as long"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+# Two commands do everything: `make book` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PROFILE ?= demo
+PYTHON  ?= python3
+VENV    ?= .venv
+BIN     := $(abspath $(VENV))/bin
+READY   := $(VENV)/.ready
+
+CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+SOURCES  := $(shell find fer_utils book -type f -not -path '*/__pycache__/*') _config.yml _toc.yml
+OUT      := build/$(PROFILE)
+RUN      := $(patsubst notebooks/%.ipynb,$(OUT)/site/notebooks/%.ipynb,$(CHAPTERS))
+HTML     := $(OUT)/html/index.html
+
+export MPLBACKEND := agg
+# Notes on newer releases and frozen modules say nothing about the book.
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help book test lint unit chapters-test pages-test notebooks links serve clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[book,test]'
+	touch $@
+
+book: $(HTML)  ## run the chapters (PROFILE=demo or full) and build the HTML
+	@echo "The book is in $(HTML)"
+
+$(OUT)/faceset/manifest.json: $(READY) $(shell find fer_utils/datasets fer_utils/faces.py -name '*.py')
+ifeq ($(PROFILE),demo)
+	$(BIN)/fer demo --anew
+else
+	$(BIN)/fer merge
+endif
+
+# Executed copies: running the book never touches the notebooks of the checkout.
+$(OUT)/site/notebooks/%.ipynb: notebooks/%.ipynb $(OUT)/faceset/manifest.json $(SOURCES)
+	@mkdir -p $(@D)
+	$(BIN)/papermill $< $@ --parameters PROFILE $(PROFILE) --kernel python3 --cwd notebooks --no-progress-bar
+
+$(HTML): $(RUN)
+	$(BIN)/python book/stage.py site $(OUT)/site
+	rm -rf $(OUT)/site/_build
+	$(BIN)/jupyter-book build $(OUT)/site --builder html -nW --keep-going --quiet
+	test -s $(OUT)/site/_build/html/index.html
+	rm -rf $(OUT)/html
+	mv $(OUT)/site/_build/html $(OUT)/html
+
+test: lint unit chapters-test pages-test  ## everything that a change must pass
+
+lint: $(READY)  ## style of code and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# One thread a worker: two workers with two threads each on two cores only wait for each other.
+unit: $(READY)  ## unit tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests -m 'not book' -n 2 --dist worksteal -q
+
+chapters-test: build/demo/faceset/manifest.json  ## run each chapter once and compare its checked outputs
+	rm -rf build/nbval
+	mkdir -p build/nbval
+	for chapter in $(CHAPTERS); do \
+	  $(BIN)/papermill $$chapter build/nbval/$$(basename $$chapter) --parameters PROFILE demo \
+	    --kernel python3 --prepare-only --no-progress-bar; \
+	done
+	OMP_NUM_THREADS=1 $(BIN)/pytest --nbval-lax --nbval-cell-timeout=300 build/nbval -n 2 --dist loadfile -q -p no:cacheprovider
+
+pages-test:  ## build the demo book if need be and check its pages
+	$(MAKE) book PROFILE=demo
+	$(BIN)/pytest tests -m book -q
+
+notebooks: build/demo/faceset/manifest.json  ## authors: run the chapters on demo faces and store the outputs
+	for chapter in $(CHAPTERS); do \
+	  $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $$chapter; \
+	done
+	$(BIN)/python book/stage.py tidy
+
+links: $(READY)  ## authors: write the repository of _config.yml into badges and Colab cells
+	$(BIN)/python book/stage.py links
+
+serve: book  ## look at the built book at http://localhost:8000
+	$(BIN)/python -m http.server 8000 --bind localhost --directory $(OUT)/html
+
+clean:  ## remove what can be made again, but neither the environment nor runs on real data
+	rm -rf build/demo build/nbval

@@ -1,0 +1,107 @@
+"""Prepares what Jupyter Book and Colab need: `python book/stage.py site FOLDER | links | tidy`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+
+
+def main(arguments: list[str]) -> None:
+    """Run one of the three commands."""
+    match arguments:
+        case ["site", folder]:
+            site(Path(folder))
+        case ["links"]:
+            for path in NOTEBOOKS:
+                edit(path, link)
+        case ["tidy"]:
+            for path in NOTEBOOKS:
+                edit(path, tidy)
+        case _:
+            raise SystemExit(__doc__)
+
+
+def site(folder: Path) -> None:
+    """Put configuration and pages beside the executed chapters in `folder`.
+
+    Launch and edit buttons are switched on only where the repository is known.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    if config["repository"]["url"]:
+        config["html"] |= {"use_edit_page_button": True, "use_repository_button": True}
+        config["launch_buttons"] = {
+            "notebook_interface": "jupyterlab",
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+        }
+    else:
+        del config["repository"]
+    (folder / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    shutil.copy(ROOT / "_toc.yml", folder)
+    shutil.rmtree(folder / "book", ignore_errors=True)
+    shutil.copytree(
+        ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("*.py", "results", "__pycache__")
+    )
+
+
+def repository() -> tuple[str, str]:
+    """Address and branch of the repository as `_config.yml` has them; the address may be empty."""
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
+    return settings["url"].rstrip("/"), settings["branch"]
+
+
+def edit(path: Path, change: Any) -> None:
+    """Apply a change to a notebook file."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    change(notebook, path)
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def link(notebook: dict[str, Any], path: Path) -> None:
+    """Write the row of badges below the title and the address in the Colab cell."""
+    url, branch = repository()
+    for cell in notebook["cells"]:
+        tags = cell["metadata"].get("tags", [])
+        if "badges" in tags:
+            cell["source"] = badges(url, branch, path).splitlines(keepends=True)
+        if "colab" in tags:
+            cell["source"] = [
+                f'REPOSITORY = "{url}"\n' if line.startswith("REPOSITORY = ") else line
+                for line in cell["source"]
+            ]
+
+
+def badges(url: str, branch: str, path: Path) -> str:
+    """Links to open a chapter elsewhere, or a line that says how to open it, while no repository is set."""
+    if not url:
+        return f"`notebooks/{path.name}` · open it with `jupyter lab` from a clone of the book"
+    name = url.removeprefix("https://github.com/")
+    place = f"{name}/blob/{branch}/notebooks/{path.name}"
+    return (
+        f"[Open in Colab](https://colab.research.google.com/github/{place}) · "
+        f"[Open in Binder](https://mybinder.org/v2/gh/{name}/{branch}?labpath=notebooks/{path.name}) · "
+        f"[Source]({url}/blob/{branch}/notebooks/{path.name})"
+    )
+
+
+def tidy(notebook: dict[str, Any], path: Path) -> None:
+    """Take out what differs from machine to machine: kernel names, versions, times."""
+    notebook["metadata"] = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook["cells"]:
+        cell["metadata"] = {key: value for key, value in cell["metadata"].items() if key == "tags"}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
