@@ -44,7 +44,7 @@ def _fetch(options: argparse.Namespace) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from fer_utils.workspace import workspace
 
-    faces = workspace("demo").faces()
+    faces = workspace("demo").faces(anew=options.anew)
     print(f"{len(faces):,} drawn faces are merged in {faces.path}")
 
 
@@ -56,6 +56,12 @@ def _merge(options: argparse.Namespace) -> None:
     out = Path(options.out) if options.out else space.faceset
     sources = read_sources(space.data, options.sources or None)
     faces = merge(sources, out, disgust=options.disgust, seed=options.seed)
+    if space.profile == "full" and out == space.faceset:
+        from fer_utils.files import write_aside
+        from fer_utils.results import DATA
+
+        (space.results / DATA).parent.mkdir(parents=True, exist_ok=True)
+        write_aside(space.results / DATA, (out / "manifest.json").read_text(encoding="utf-8"))
     print(faces.counts().to_string())
     print(f"\n{len(faces):,} faces are merged in {out}; `manifest.json` there lists what was dropped and why")
 
@@ -154,7 +160,8 @@ def _parser() -> argparse.ArgumentParser:
 
     command("data", _data, "show which data sets were found, and where to get the rest")
     command("fetch", _fetch, "fetch Kaggle's copy of FER2013 with your own credentials")
-    command("demo", _demo, "draw the demo faces and merge them")
+    sub = command("demo", _demo, "draw the demo faces and merge them")
+    sub.add_argument("--anew", action="store_true", help="even if they are there already")
 
     sub = command("merge", _merge, "merge what was found to six classes of 64×64 grey faces")
     sub.add_argument("--out", metavar="FOLDER", help="where to (default: build/<profile>/faceset)")

@@ -1,16 +1,19 @@
-"""What every chapter does first and last: find its folders, say what it runs on, glue numbers into prose."""
+"""What the chapters share: find the folders, show a figure, glue a number, tell what real data gave."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 from typing import Any
 
+import pandas as pd
 import torch
 from IPython.display import display
 
 from fer_utils import results
 from fer_utils.plots import use_style
 from fer_utils.workspace import Profile, Workspace, workspace
+
+NOT_YET = "not run yet"
 
 
 def setup(profile: Profile) -> Workspace:
@@ -23,22 +26,23 @@ def setup(profile: Profile) -> Workspace:
     return space
 
 
-def glue(name: str, value: Any, text: str | None = None) -> None:
-    """Store a value for the prose of the printed book: ``{glue:text}`name` `` shows it.
+def show(figure: Any) -> None:
+    """Display a figure once, in the place of the call."""
+    display(figure)
 
-    Outside the book (in Colab, say) nothing is shown, so a chapter also prints what it glues.
+
+def glue(name: str, value: Any) -> None:
+    """Store a value for the prose of the printed book, where ``{glue:text}`name` `` shows it.
 
     Args:
-        name: the key.
-        value: a number, a string or a figure.
-        text: how the prose shows it; by default `value` itself.
+        name: the key, unique in the book.
+        value: a string, a figure or a table. Outside the book (in Colab, say) nothing happens.
     """
-    shown = value if text is None else text
     try:
         from myst_nb import glue as store
     except ImportError:
         return
-    store(name, _Plain(shown) if isinstance(shown, str) else shown, display=False)
+    store(name, _Plain(value) if isinstance(value, str) else value, display=False)
 
 
 class _Plain(str):
@@ -61,19 +65,83 @@ def score(metrics: dict[str, Any]) -> str:
     return f"{percent(metrics['accuracy'])} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
 
 
+def full_data() -> dict[str, Any] | None:
+    """The manifest of the real merged set as `fer merge` left it for the book, or none."""
+    path = workspace("full").results / results.DATA
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def full_results(pattern: str) -> list[dict[str, Any]]:
-    """Results files of the full profile that match, or an empty list with a printed note how to make them."""
-    found = results.read_all(workspace("full").results, pattern)
-    if not found:
-        print(f"no results file {pattern} yet: the page “The full run” says which command writes it")
-    return found
+    """Results files of the full profile whose names match; empty before the full run."""
+    return results.read_all(workspace("full").results, pattern)
 
 
-def show(figure: Any) -> None:
-    """Display a figure once, in the place of the call."""
-    display(figure)
+def data_table(manifest: dict[str, Any]) -> pd.DataFrame:
+    """What became of each real source: read, dropped and why, kept by split."""
+    rows = {}
+    for source in manifest["sources"]:
+        dropped = {f"dropped: {reason}": n for reason, n in source["dropped"].items()}
+        rows[source["name"]] = {"read": source["read"], **dropped, **source["kept"]}
+    return pd.DataFrame(rows).rename_axis("images")
 
 
-def folder_of(path: Path, space: Workspace) -> str:
-    """A path below the build folder as readers see it, without the machine's own part."""
-    return str(path.relative_to(space.build.parent.parent))
+def data_facts(manifest: dict[str, Any] | None) -> dict[str, str]:
+    """Numbers about the real merged set for the prose of chapter 1, by glue name."""
+    names = ("read", "six", "leaked", "train", "validation", "test", "seen")
+    if manifest is None:
+        return {f"data-{name}": NOT_YET for name in names}
+    sources = manifest["sources"]
+    kept = {split: sum(s["kept"][split] for s in sources) for split in sources[0]["kept"]}
+    values = (
+        sum(s["read"] for s in sources),
+        manifest["six_classes"],
+        manifest["duplicates"]["taken_out_of_training"],
+        *kept.values(),
+        sum(s["copies_of_earlier_splits"]["test"] for s in sources),
+    )
+    return {f"data-{name}": f"{value:,}" for name, value in zip(names, values, strict=True)}
+
+
+def held_out(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The split that a result may be judged by, in words, and its scores: the test if it has been read."""
+    if "test" in result:
+        return "PrivateTest", result["test"]["fer2013"]
+    return "PublicTest (validation)", result["validation"]["fer2013"]
+
+
+def results_table(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """Real-data results side by side, each with its split, interval, date and revision."""
+    rows = []
+    for result in found:
+        split, scores = held_out(result)
+        curve = pd.DataFrame(result["learning_curve"])
+        rows.append(
+            {
+                "run": result["name"],
+                "split": split,
+                "images": scores["images"],
+                "accuracy": score(scores),
+                "macro-F1": f"{scores['macro_f1']:.3f}",
+                "epochs": len(curve),
+                "hours": f"{result['training_seconds'] / 3600:.1f}",
+                "date": result["date"],
+                "revision": result["revision"],
+            }
+        )
+    return pd.DataFrame(rows or [{"run": NOT_YET}]).set_index("run")
+
+
+def best(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The result whose validation accuracy on FER2013 is highest."""
+    return max(found, key=lambda result: result["validation"]["fer2013"]["accuracy"])
+
+
+def curve(result: dict[str, Any]) -> pd.DataFrame:
+    """Learning curve of a result, one row an epoch."""
+    return pd.DataFrame(result["learning_curve"])
+
+
+def best_epoch(result: dict[str, Any]) -> int:
+    """The epoch whose weights were kept."""
+    history = curve(result)
+    return int(history.loc[history["val_accuracy"].idxmax(), "epoch"])

@@ -26,6 +26,7 @@ from fer_utils.evaluation import metrics, predict
 from fer_utils.files import sha256, write_aside
 
 FORMAT = 1
+DATA = "data/merged.json"  # below the folder of results: the manifest of the real merged set
 
 _METRICS = {
     "type": "object",

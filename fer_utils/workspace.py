@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,13 +52,16 @@ class Workspace:
         """Folder of the training runs."""
         return self.build / "runs"
 
-    def faces(self) -> FaceSet:
+    def faces(self, *, anew: bool = False) -> FaceSet:
         """Open the merged set; in the demo profile, draw and merge it first if it is not there.
+
+        Args:
+            anew: in the demo profile, draw and merge them even if they are there.
 
         Raises:
             DataError: in the full profile, nothing has been merged yet.
         """
-        if (self.faceset / "manifest.json").exists():
+        if (self.faceset / "manifest.json").exists() and not (anew and self.profile == "demo"):
             return FaceSet.open(self.faceset)
         if self.profile == "full":
             raise DataError(
@@ -66,6 +70,7 @@ class Workspace:
                 remedy="put the data sets below FER_DATA and run `fer merge`; "
                 "`fer data` shows what was found and where to get the rest",
             )
+        shutil.rmtree(self.data, ignore_errors=True)
         write_demo(self.data)
         return merge(read_sources(self.data), self.faceset, progress=False)
 

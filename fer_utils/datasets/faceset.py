@@ -91,7 +91,7 @@ class FaceSet:
     @property
     def images(self) -> np.ndarray:
         """uint8 (N, 64, 64): memory-mapped for the whole set, read into memory for a view."""
-        return self._images if len(self) == len(self._images) else self._images[self._rows]
+        return self._images if len(self) == len(self._images) else self.take(np.arange(len(self)))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Read some images of this view: uint8 (len(rows), 64, 64)."""
@@ -106,6 +106,15 @@ class FaceSet:
         """View of the rows where a bool array (N,) is true."""
         index = self.index[mask].reset_index(drop=True)
         return FaceSet(self.path, self._images, index, self.manifest, self._rows[mask])
+
+    def relabelled(self, labels: np.ndarray) -> FaceSet:
+        """View of the same images with other labels: what the sanity checks of chapter 2 train on.
+
+        Args:
+            labels: int (N,), values 0–5.
+        """
+        index = self.index.assign(label=np.asarray(labels, np.int8))
+        return FaceSet(self.path, self._images, index, self.manifest, self._rows)
 
     def split(self, name: str, source: str | None = None) -> FaceSet:
         """View of one split, ``"train"``, ``"validation"`` or ``"test"``, of all sources or of one.
