@@ -9,11 +9,12 @@ from fer_utils.training import Recipe
 from fer_utils.workspace import Profile
 
 _POSTER = Augment(flip=0.5, degrees=10, shift=0.06, scale=0.1)
+_STRONGER = Augment(flip=0.5, degrees=12, shift=0.08, scale=0.12)
 
 RECIPES: dict[Profile, dict[str, tuple[dict[str, Any], Recipe]]] = {
     "full": {
         "emonet": ({}, Recipe(epochs=12, lr=0.02, augment=_POSTER)),
-        "easynet": ({}, Recipe(epochs=30, lr=0.05, augment=_POSTER)),
+        "easynet": ({}, Recipe(epochs=40, lr=0.05, augment=_STRONGER)),
         "facenet": ({}, Recipe(epochs=8, lr=0.01, augment=_POSTER)),
     },
     "demo": {

@@ -124,7 +124,7 @@ def describe_run(
     name: str,
     profile: str,
     model: nn.Module,
-    model_name: str,
+    about: dict[str, Any],
     recipe: dict[str, Any],
     history: pd.DataFrame,
     faces: FaceSet,
@@ -136,7 +136,7 @@ def describe_run(
         name: of the run, e.g. ``"easynet-seed0"``.
         profile: ``"demo"`` or ``"full"``.
         model: the trained network.
-        model_name: its name in `fer_utils.models.MODELS`.
+        about: what `run.json` says: the network's name, the sources, the revision it was trained with.
         recipe: `Recipe.as_dict()`.
         history: the learning curve, one row an epoch.
         faces: the whole merged set that it was trained on.
@@ -149,7 +149,7 @@ def describe_run(
         "profile": profile,
         "date": datetime.now(UTC).date().isoformat(),
         "model": {
-            "name": model_name,
+            "name": about["network"],
             "options": model.options,
             "parameters": sum(p.numel() for p in model.parameters()),
             "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -158,9 +158,10 @@ def describe_run(
         "data": {
             "faceset": sha256(faces.path / "manifest.json"),
             "sources": {s["name"]: s["checksums"] for s in faces.manifest["sources"]},
+            "trained_on": about["sources"] or sorted(s["name"] for s in faces.manifest["sources"]),
             "splits": {f"{split}/{source}": int(n) for (split, source), n in sizes.items()},
         },
-        "revision": revision(),
+        "revision": about["revision"],
         "packages": {
             p: version(p) for p in ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")
         },

@@ -75,6 +75,7 @@ def train(
         "network": network,
         "options": model.options,
         "sources": sources,
+        "revision": results.revision(),
     }
     write_aside(folder / "run.json", json.dumps(about, indent=1) + "\n")
     done = fit(
@@ -136,7 +137,7 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
     faces = space.faces()
     out = space.results / f"{name}.json"
     result = results.describe_run(
-        name, space.profile, model, about["network"], recipe, history, faces, folder / "model.safetensors"
+        name, space.profile, model, about, recipe, history, faces, folder / "model.safetensors"
     )
     result["validation"] = results.evaluate(model, faces, "validation")
     before = results.read(out) if out.exists() else {}

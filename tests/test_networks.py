@@ -18,7 +18,7 @@ def shapes(model, size=64):
 def test_easynet_has_the_posters_layers():
     seen = shapes(EasyNet())
     assert [seen[k] for k in ("conv1", "pool1", "conv2", "pool2", "conv3", "fc1", "fc2")] == [
-        (32, 60, 60), (32, 29, 29), (64, 25, 25), (64, 12, 12), (128, 9, 9), (128,), (6,)
+        (32, 60, 60), (32, 29, 29), (96, 25, 25), (96, 12, 12), (192, 9, 9), (128,), (6,)
     ]  # fmt: skip
     kernels = [m.kernel_size for m in EasyNet().modules() if isinstance(m, torch.nn.Conv2d)]
     assert kernels == [(5, 5), (5, 5), (4, 4)]

@@ -8,31 +8,32 @@ from torch import Tensor, nn
 from fer_utils.models.normalise import Standardise
 
 
-def conv_block(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """A convolution without padding, batch normalisation (Ioffe & Szegedy 2015) and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-    )
+def pooling(channels: int) -> nn.Sequential:
+    """Max-pooling 3×3 with stride 2, then batch normalisation (Ioffe & Szegedy 2015) and ReLU.
+
+    ReLU and pooling may change places without changing the result, and normalising after the pooling means
+    normalising a quarter of the values: on a processor a training step takes a fifth less time.
+    """
+    return nn.Sequential(nn.MaxPool2d(3, stride=2), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
 
 class EasyNet(nn.Module):
     """Three convolutions, two poolings and two fully connected layers, as in the poster's figure.
 
-    ======== ============================ ==============
-    layer    what it does                 output (C×H×W)
-    ======== ============================ ==============
-    input    standardised image           1 × 64 × 64
-    conv1    5×5, `widths[0]` filters     32 × 60 × 60
-    pool1    max 3×3, stride 2            32 × 29 × 29
-    conv2    5×5, `widths[1]` filters     64 × 25 × 25
-    pool2    max 3×3, stride 2            64 × 12 × 12
-    conv3    4×4, `widths[2]` filters     128 × 9 × 9
-    fc1      fully connected              `hidden` = 128
-    fc2      fully connected, logits      6
-    ======== ============================ ==============
+    ======== =================================== ==============
+    layer    what it does                        output (C×H×W)
+    ======== =================================== ==============
+    input    standardised image                  1 × 64 × 64
+    conv1    5×5, `widths[0]` filters            32 × 60 × 60
+    pool1    max 3×3, stride 2; batch norm, ReLU 32 × 29 × 29
+    conv2    5×5, `widths[1]` filters            96 × 25 × 25
+    pool2    max 3×3, stride 2; batch norm, ReLU 96 × 12 × 12
+    conv3    4×4, `widths[2]` filters; ditto     192 × 9 × 9
+    fc1      fully connected, ReLU               `hidden` = 128
+    fc2      fully connected, logits             6
+    ======== =================================== ==============
 
-    The poster names the layers; widths, batch normalisation and dropout are this book's (chapter 3 measures
-    what each brings).
+    The poster names the layers; widths, batch normalisation and dropout are this book's.
 
     Args:
         widths: filters of the three convolutions.
@@ -44,9 +45,9 @@ class EasyNet(nn.Module):
 
     def __init__(
         self,
-        widths: tuple[int, int, int] = (32, 64, 128),
+        widths: tuple[int, int, int] = (32, 96, 192),
         hidden: int = 128,
-        dropout: float = 0.4,
+        dropout: float = 0.3,
         image_size: int = 64,
         num_classes: int = 6,
     ) -> None:
@@ -60,11 +61,13 @@ class EasyNet(nn.Module):
         }
         self.standardise = Standardise()
         self.features = nn.Sequential()
-        self.features.add_module("conv1", conv_block(1, widths[0], kernel=5))
-        self.features.add_module("pool1", nn.MaxPool2d(3, stride=2))
-        self.features.add_module("conv2", conv_block(widths[0], widths[1], kernel=5))
-        self.features.add_module("pool2", nn.MaxPool2d(3, stride=2))
-        self.features.add_module("conv3", conv_block(widths[1], widths[2], kernel=4))
+        self.features.add_module("conv1", nn.Conv2d(1, widths[0], 5, bias=False))
+        self.features.add_module("pool1", pooling(widths[0]))
+        self.features.add_module("conv2", nn.Conv2d(widths[0], widths[1], 5, bias=False))
+        self.features.add_module("pool2", pooling(widths[1]))
+        conv3 = nn.Conv2d(widths[1], widths[2], 4, bias=False)
+        norm3 = nn.BatchNorm2d(widths[2])
+        self.features.add_module("conv3", nn.Sequential(conv3, norm3, nn.ReLU(inplace=True)))
         with torch.no_grad():
             side = self.features.eval()(torch.zeros(1, 1, image_size, image_size)).shape[-1]
         self.features.train()
