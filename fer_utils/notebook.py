@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
 
 from fer_utils import results
+from fer_utils.checks import Check
+from fer_utils.datasets import read_sources
+from fer_utils.emotions import CLASSES
+from fer_utils.faces import Box, FaceDetector, face_image
 from fer_utils.plots import use_style
-from fer_utils.workspace import Profile, Workspace, workspace
+from fer_utils.workspace import Profile, Workspace, project_root, workspace
 
 NOT_YET = "not run yet"
 
@@ -19,6 +24,7 @@ NOT_YET = "not run yet"
 def setup(profile: Profile) -> Workspace:
     """Open the workspace of a profile, set the figures' style and say what this run uses."""
     use_style()
+    pd.set_option("display.max_colwidth", None)
     space = workspace(profile)
     faces = {"demo": "drawn demo faces", "full": "real data below FER_DATA"}[profile]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "the processor (no GPU found)"
@@ -65,6 +71,42 @@ def score(metrics: dict[str, Any]) -> str:
     return f"{percent(metrics['accuracy'])} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
 
 
+def detections(
+    space: Workspace, per_source: int = 2
+) -> tuple[list[np.ndarray], list[Box | None], list[np.ndarray]]:
+    """Frames of the sources that are not cropped yet, the largest face's box in each, and the crop.
+
+    Returns:
+        Frames (uint8, H×W), boxes (none where no face was found) and crops (uint8, 64×64), as
+        `plots.detection_examples` takes them.
+    """
+    detector, frames = FaceDetector(), []
+    for source in read_sources(space.data):
+        if not source.cropped:
+            frames += [source.images[i] for i in np.linspace(0, len(source) - 1, per_source).astype(int)]
+    boxes = [next(iter(detector.boxes(frame)), None) for frame in frames]
+    return frames, boxes, [face_image(frame, detector)[0] for frame in frames]
+
+
+def verdicts(outcomes: list[Check]) -> pd.DataFrame:
+    """The outcomes of checks as a table: measured, asked for, verdict."""
+    rows = [
+        {"check": o.name, "measured": o.value, "asked for": o.threshold,
+         "verdict": "passed" if o.passed else "FAILED"}
+        for o in outcomes
+    ]  # fmt: skip
+    return pd.DataFrame(rows).set_index("check")
+
+
+def scores_table(scores: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """The variants of one split's scores side by side."""
+    rows = {
+        name: {"images": s["images"], "accuracy": score(s), "macro-F1": f"{s['macro_f1']:.3f}"}
+        for name, s in scores.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("measured on")
+
+
 def full_data() -> dict[str, Any] | None:
     """The manifest of the real merged set as `fer merge` left it for the book, or none."""
     path = workspace("full").results / results.DATA
@@ -83,6 +125,23 @@ def data_table(manifest: dict[str, Any]) -> pd.DataFrame:
         dropped = {f"dropped: {reason}": n for reason, n in source["dropped"].items()}
         rows[source["name"]] = {"read": source["read"], **dropped, **source["kept"]}
     return pd.DataFrame(rows).rename_axis("images")
+
+
+def cropping_table(manifest: dict[str, Any]) -> pd.DataFrame:
+    """How the faces of each source were cropped, as counts."""
+    columns = {
+        s["name"]: {
+            k.replace("_", " "): v if isinstance(v, int) else len(v) for k, v in s["cropping"].items()
+        }
+        for s in manifest["sources"]
+    }
+    return pd.DataFrame(columns).rename_axis("images")
+
+
+def class_table(manifest: dict[str, Any]) -> pd.DataFrame:
+    """Real images by class and by source and split, of the form of `FaceSet.counts`."""
+    columns = {(s["name"], split): n for s in manifest["sources"] for split, n in s["classes"].items()}
+    return pd.DataFrame(columns).reindex(CLASSES)
 
 
 def data_facts(manifest: dict[str, Any] | None) -> dict[str, str]:
@@ -129,6 +188,93 @@ def results_table(found: list[dict[str, Any]]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows or [{"run": NOT_YET}]).set_index("run")
+
+
+def hours_table(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """How long the real runs took and where."""
+    rows = [
+        {
+            "run": r["name"],
+            "epochs": len(r["learning_curve"]),
+            "hours": f"{r['training_seconds'] / 3600:.1f}",
+            "images a second": f"{r['images_per_second']:.0f}",
+            "processor": r["processor"],
+        }
+        for r in found
+    ]
+    return pd.DataFrame(rows or [{"run": NOT_YET}]).set_index("run")
+
+
+def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
+    """Numbers and sentences about a network's real runs for the prose, by glue name.
+
+    Args:
+        network: prefix of the names, e.g. ``"easynet"``.
+        found: results of its seeds; empty before the full run.
+    """
+    names = ("split", "seeds", "mean", "best", "flip", "dedup", "reading", "easiest", "hardest", "trained")
+    if not found:
+        return {f"{network}-{name}": NOT_YET for name in names}
+    top = best(found)
+    split, scores = held_out(top)
+    part = top["test" if "test" in top else "validation"]
+    spread = results.summarise([held_out(result)[1]["accuracy"] for result in found])
+    mean = percent(spread["mean"])
+    if spread["seeds"] > 1:
+        mean += f" ± {100 * spread['std']:.1f} points (standard deviation over seeds)"
+    history, epoch = curve(top), best_epoch(top)
+    row = history.set_index("epoch").loc[epoch]
+    recall = {name: value for name, value in scores["recall"].items() if value is not None}
+    model = top["model"]
+    values = (
+        f"{split}, six classes, a single model and no test-time averaging",
+        "with one seed" if spread["seeds"] == 1 else f"over {spread['seeds']} seeds",
+        mean,
+        score(scores),
+        percent(part["fer2013+flip"]["accuracy"]),
+        percent(part["fer2013-deduplicated"]["accuracy"]) if "fer2013-deduplicated" in part else "the same",
+        f"Epoch {epoch} of {len(history)} was kept. There, {percent(row['train_accuracy'])} of the training "
+        f"images were right (augmented, and with dropout on) and {percent(row['val_accuracy'])} of the "
+        "validation images (as they are, with dropout off).",
+        max(recall, key=lambda name: recall[name]),
+        min(recall, key=lambda name: recall[name]),
+        f"{model['trained_parameters']:,} of {model['parameters']:,} parameters",
+    )
+    return {f"{network}-{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def glue_facts(facts: dict[str, str]) -> None:
+    """Glue several values by their names."""
+    for name, value in facts.items():
+        glue(name, value)
+
+
+def against_poster(found: list[dict[str, Any]], network: str) -> pd.DataFrame:
+    """Our seeds beside others' figures (`book/anchors.csv`), as `plots.intervals` takes them."""
+    anchors = pd.read_csv(project_root() / "book" / "anchors.csv")
+    anchors = anchors[anchors["network"].isin([network]) & ~anchors["system"].str.contains("the poster")]
+    others = [
+        {"name": a.system, "value": a.accuracy, "low": float("nan"), "high": float("nan"), "group": "other",
+         "note": a.protocol}
+        for a in anchors.itertuples()
+    ]  # fmt: skip
+    own = []
+    for result in found:
+        split, scores = held_out(result)
+        low, high = scores["accuracy_interval"]
+        own.append({"name": result["name"], "value": scores["accuracy"], "low": low, "high": high,
+                    "group": "own", "note": f"{split}, 6 classes"})  # fmt: skip
+    return pd.DataFrame([*own, *others])
+
+
+def freeze_column(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """Trunk, frozen share and input size of FaceNet's real runs, by run."""
+    rows = [
+        {"run": r["name"]} | {name: r["model"]["options"][name] for name in ("trunk", "freeze", "input_size")}
+        for r in found
+    ]
+    columns = ["run", "trunk", "freeze", "input_size"]
+    return pd.DataFrame(rows, columns=columns).set_index("run").round({"freeze": 2})
 
 
 def best(found: list[dict[str, Any]]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ CYCLE = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILLION)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 SOURCES = dict(zip(("fer2013", "ckplus", "jaffe", "rafdb", "affectnet", "expw"), CYCLE, strict=True))
 SPLITS = {"train": ("#4d4d4d", ""), "validation": (VERMILLION, "////"), "test": (SKY, "....")}
+LIGHT_TEXT_FROM = 0.66  # of the colour map Blues: where white is read more easily than ink
 LAYERS = {"trained": (BLUE, ""), "frozen": ("#b4c3d1", "////"), "without parameters": ("#f2f2f2", "")}
 
 
@@ -235,8 +236,9 @@ def architecture(table: pd.DataFrame, title: str, per_row: int = 8) -> Figure:
     rows = -(-len(table) // per_row)
     across = -(-len(table) // rows)
     pitch, tall, line = WIDTH / across, 1.15, 0.155
+    letters = int(pitch / 0.085)
     texts = [
-        [*_wrap(layer, 10), *_wrap(kind, 11), "×".join(map(str, shape))]
+        [*_wrap(layer, letters - 1), *_wrap(kind, letters), "×".join(map(str, shape))]
         for layer, kind, shape in zip(table["layer"], table["kind"], shapes, strict=True)
     ]
     row_height = tall + 0.25 + line * max(map(len, texts))
@@ -246,13 +248,13 @@ def architecture(table: pd.DataFrame, title: str, per_row: int = 8) -> Figure:
     axes.axis("off")
     axes.text(0.1, -0.1, title, va="top", fontsize=11, weight="bold")
     largest = max((shape[1] for shape in shapes if len(shape) == 3), default=1)
-    status = np.where(table["trained"], "trained", "frozen")
+    status = np.where(table["trained"], "trained", "frozen").astype(object)
     status[table["parameters"].to_numpy() == 0] = "without parameters"
     for i, (shape, words) in enumerate(zip(shapes, texts, strict=True)):
         row, column = divmod(i, across)
         x, floor = (column + 0.5) * pitch, -0.62 - row * row_height - tall
         _slab(axes, x, floor, shape, largest, *LAYERS[status[i]], right=i + 1 < len(table), pitch=pitch)
-        named = len(_wrap(table["layer"].iloc[i], 10))
+        named = len(_wrap(table["layer"].iloc[i], letters - 1))
         for k, word in enumerate(words):
             weight, colour = ("bold", INK) if k < named else ("normal", INK if k == len(words) - 1 else QUIET)
             axes.text(x, floor - 0.1 - k * line, word, ha="center", va="top", weight=weight, color=colour)
@@ -296,10 +298,13 @@ def learning_curves(
             axes.axvline(best_epoch, color=QUIET, linewidth=0.8, label=f"kept: epoch {best_epoch}", zorder=0)
         axes.set_title(quantity, loc="left")
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(axis="y")
     if chance is not None:
         right.axhline(chance, color=QUIET, linestyle=":", label=f"chance: {100 * chance:.1f} %")
+    low, high = right.get_ylim()
+    middle = (low + high) / 2
+    right.set_ylim(min(low, middle - 0.05), max(high, middle + 0.05))  # ticks of whole percents differ
     right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
@@ -318,7 +323,7 @@ def schedule(history: pd.DataFrame) -> Figure:
     figure, (axes,) = _panels(1, 1, height=2.0)
     axes.plot(history["epoch"], history["lr"], color=BLUE, marker="o", markersize=3)
     axes.set(xlabel="epoch", ylabel="learning rate", ylim=(0, None))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y")
     return figure
 
@@ -330,16 +335,16 @@ def confusion_matrices(
 
     Args:
         matrices: by title, int (6, 6) counts.
-        show: what a cell says: the share of its row in %, the count, or both.
+        show: what a cell says: the share of its row in % (without the sign if alone), the count, or both.
 
     Raises:
         ValueError: a matrix is not 6×6, or there is none.
     """
     _check(bool(matrices), "there is no matrix to draw")
-    across = min(len(matrices), 2 if show == "both" else 3)
-    side = min(WIDTH / across, 4.6)
+    across = min(len(matrices), 3 if show == "rates" else 2)
+    side = min((WIDTH - 0.6) / across, 4.6)
     figure, panels = _panels(
-        len(matrices), across, height=side + 0.35, width=side * across + 0.5, sharey=True
+        len(matrices), across, height=side + 0.35, width=side * across + 0.6, sharey=True
     )
     for axes, (title, counts) in zip(panels, matrices.items(), strict=True):
         counts = np.asarray(counts)
@@ -347,16 +352,18 @@ def confusion_matrices(
         rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for (i, j), n in np.ndenumerate(counts):
-            rate = f"{100 * rates[i, j]:.0f} %" if counts[i].sum() else "–"
-            text = {"rates": rate, "counts": f"{n:,}", "both": f"{rate}\n{n:,}"}[show]
-            colour = "white" if rates[i, j] > 0.55 else INK
+            rate = f"{100 * rates[i, j]:.0f}" if counts[i].sum() else "–"
+            text = {"rates": rate, "counts": f"{n:,}", "both": f"{rate} %\n{n:,}"}[show]
+            colour = "white" if rates[i, j] > LIGHT_TEXT_FROM else INK
             axes.text(j, i, text, ha="center", va="center", color=colour, linespacing=1.1)
         axes.set_title(title)
         axes.set_xticks(range(len(CLASSES)), CLASSES, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(CLASSES)), CLASSES)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-    figure.supxlabel("prediction", fontsize=9)
+    figure.supxlabel(
+        "prediction (share of the label's images in %)" if show == "rates" else "prediction", fontsize=9
+    )
     figure.supylabel("label", fontsize=9)
     return figure
 
@@ -394,7 +401,7 @@ def accuracy_matrix(
     for (i, j), value in np.ndenumerate(values):
         mark, (low, high) = "▼ " if below[i, j] else "", 100 * intervals[i, j]
         text = "–" if np.isnan(value) else f"{mark}{100 * value:.1f} %\n{low:.1f} to {high:.1f}"
-        axes.text(j, i, text, ha="center", va="center", color="white" if value > 0.55 else INK)
+        axes.text(j, i, text, ha="center", va="center", color="white" if value > LIGHT_TEXT_FROM else INK)
         if below[i, j]:
             corner = (j - 0.47, i - 0.46)
             axes.add_patch(Rectangle(corner, 0.94, 0.92, fill=False, edgecolor=VERMILLION, linewidth=1.8))
@@ -466,7 +473,10 @@ def intervals(
     right.set_yticks(places, said)
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=2)
+    handles, entries = axes.get_legend_handles_labels()
+    own_first = sorted(range(len(entries)), key=lambda i: isinstance(handles[i], Line2D))
+    figure.legend([handles[i] for i in own_first], [entries[i] for i in own_first],
+                  loc="outside upper center", ncols=3 if len(entries) < 4 else 2)  # fmt: skip
     return figure
 
 
@@ -520,11 +530,12 @@ def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
         upper.bar(bins["low"], bins["accuracy"], width, align="edge", color=_lighter(BLUE, 0.35),
                   edgecolor="white", label="accuracy in the bin")  # fmt: skip
         upper.plot(
-            bins["confidence"], bins["accuracy"], "o", color=INK, markersize=4, label="mean confidence"
+            bins["confidence"], bins["accuracy"], "o", color=INK, markersize=4, label="at the mean confidence"
         )
         lower.bar(bins["low"], bins["count"], width, align="edge", color=RULE, edgecolor="white")
         upper.set(title=title, xlim=(0, 1), ylim=(0, 1))
         lower.set_xlabel("confidence")
+        lower.set_xticks(np.linspace(0, 1, 6 if across < 3 else 3))
         lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         for axis in (upper.yaxis, lower.xaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -562,7 +573,8 @@ def predictions_grid(
     n = min(n, len(labels))
     across = min(6, n)
     down = -(-n // across)
-    figure = Figure(figsize=(0.75 + 1.07 * across, 2.45 * down + 0.3), layout="constrained")
+    legend = 0.3 if across > 3 else 0.6
+    figure = Figure(figsize=(0.85 + 1.05 * across, 2.45 * down + legend), layout="constrained")
     grid = figure.subplots(2 * down, across, squeeze=False, height_ratios=(1, 1) * down)
     for k in range(down * across):
         face, bars = grid[2 * (k // across), k % across], grid[2 * (k // across) + 1, k % across]
@@ -577,15 +589,15 @@ def predictions_grid(
         )
         colours = [(BLUE if right else VERMILLION) if name == predicted[k] else RULE for name in CLASSES]
         bars.barh(range(len(CLASSES)), probabilities[k], 0.75, color=colours)
-        bars.plot(-0.09, CLASSES.index(labels[k]), "o", color=INK, markersize=4, clip_on=False)
+        bars.plot(-0.07, CLASSES.index(labels[k]), "o", color=INK, markersize=4, clip_on=False)
         bars.set(xlim=(0, 1), ylim=(len(CLASSES) - 0.4, -0.6), xticks=())
         bars.set_yticks(range(len(CLASSES)), CLASSES if k % across == 0 else [""] * len(CLASSES))
-        bars.tick_params(length=0, pad=9)
+        bars.tick_params(length=0, pad=11)
         bars.spines["bottom"].set_visible(False)
     dot = Line2D([], [], color=INK, marker="o", markersize=4, linestyle="", label="label")
     figure.legend(handles=[dot, Patch(facecolor=BLUE, label="✓ predicted rightly"),
                            Patch(facecolor=VERMILLION, label="✗ predicted wrongly")],
-                  loc="outside upper center", ncols=3)  # fmt: skip
+                  loc="outside upper center", ncols=3 if across > 3 else 1)  # fmt: skip
     return figure
 
 

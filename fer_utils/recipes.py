@@ -11,16 +11,25 @@ from fer_utils.workspace import Profile
 _POSTER = Augment(flip=0.5, degrees=10, shift=0.06, scale=0.1)
 _STRONGER = Augment(flip=0.5, degrees=12, shift=0.08, scale=0.12)
 
+# The poster froze the first 100 of its ResNet-50's 175 layers; other trunks freeze the same share.
+POSTER_FREEZE = 100 / 175
+
 RECIPES: dict[Profile, dict[str, tuple[dict[str, Any], Recipe]]] = {
     "full": {
         "emonet": ({}, Recipe(epochs=12, lr=0.02, augment=_POSTER)),
         "easynet": ({}, Recipe(epochs=40, lr=0.05, augment=_STRONGER)),
-        "facenet": ({}, Recipe(epochs=8, lr=0.01, augment=_POSTER)),
+        "facenet": (
+            {"freeze": POSTER_FREEZE, "input_size": 96},
+            Recipe(epochs=10, lr=0.01, augment=_STRONGER),
+        ),
     },
     "demo": {
         "emonet": ({"width": 0.125}, Recipe(epochs=5, lr=0.02, augment=_POSTER)),
         "easynet": ({"widths": [16, 32, 64]}, Recipe(epochs=6, lr=0.05, augment=_POSTER)),
-        "facenet": ({}, Recipe(epochs=3, lr=0.01, augment=_POSTER)),
+        "facenet": (
+            {"pretrained": "none", "trunk_width": 0.25, "head": [256, 64], "dropout": 0.2, "input_size": 64},
+            Recipe(epochs=4, lr=0.02, augment=_POSTER),
+        ),
     },
 }
 

@@ -85,6 +85,24 @@ def train(
     return done
 
 
+def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: Any) -> Fit:
+    """What the chapters call: `train`, or the finished run of that name on real data.
+
+    On demo faces the network is always trained, since that takes a minute or two. On real data a run that has
+    finished is loaded, and one that was stopped goes on.
+
+    Args:
+        space: as for `train`.
+        network: as for `train`.
+        seed: as for `train`.
+        **options: passed to `train`.
+    """
+    folder = space.runs / (options.get("name") or f"{network}-seed{seed}")
+    if space.profile == "full" and (folder / "model.safetensors").exists():
+        return Fit(load_checkpoint(folder / "model.safetensors"), pd.read_csv(folder / "history.csv"), folder)
+    return train(space, network, seed=seed, resume=space.profile == "full", **options)
+
+
 def change(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     """A recipe with some fields changed; ``augment.x`` changes the field `x` of its augmentation.
 

@@ -1,10 +1,11 @@
-"""The repository as a whole: one list of packages, one address, no machine's traces, chapters after the contract."""
+"""The repository as a whole: one list of packages, one address, no machine's traces, the chapters' contract."""
 
 import ast
 import json
 import re
 import subprocess
 import tomllib
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_environment_and_project_list_the_same_packages():
 
 def test_only_two_packages_are_held_back():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    everything = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    everything = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     held = [name for name in everything if re.search(r"==|<", name)]
     assert sorted(held) == ["facenet-pytorch==2.5.3", "jupyter-book>=1.0.4,<2"]
 
@@ -123,7 +124,7 @@ def test_code_cells_are_short(path):
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_every_figure_has_a_caption(path):
     cells = [c for c in chapter(path)["cells"] if "remove-cell" not in tags(c)]
-    for cell, below in zip(cells, cells[1:], strict=False):
+    for cell, below in pairwise(cells):
         if cell["cell_type"] == "code" and "notebook.show(" in source(cell):
             assert re.match(r"\*\*Figure \d\.\d", source(below)), source(cell)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_utils.datasets.base import FaceSource, ImageFiles, Reader
-from fer_utils.datasets.layouts import below, face_table, images_in, named_folders, visible, walk
+from fer_utils.datasets.layouts import below, contents, face_table, images_in, named_folders, subfolders, walk
 from fer_utils.emotions import AFFECTNET
 from fer_utils.errors import DataError
 
@@ -29,7 +29,7 @@ def read(path: Path, root: Path) -> FaceSource:
     Raises:
         DataError: a folder, or an image that is annotated, is missing; a damaged annotation; a wrong code.
     """
-    parts = [p for p in visible(path) if p.name.lower() in SPLITS and p.is_dir()]
+    parts = [p for p in subfolders(path) if p.name.lower() in SPLITS]
     if not parts:
         raise DataError("the folder holds neither train_set nor val_set", file=path, remedy=REMEDY)
     images: list[Path] = []
@@ -41,7 +41,7 @@ def read(path: Path, root: Path) -> FaceSource:
             if not (part / name).is_dir():
                 raise DataError(f"the folder {name} is missing", file=part, remedy=REMEDY)
         present = {image.stem: image for image in images_in(part / "images")}
-        files = [p for p in visible(part / "annotations") if p.name.endswith("_exp.npy")]
+        files = [p for p in contents(part / "annotations").files if p.name.endswith("_exp.npy")]
         if not files:
             raise DataError("there are no annotations N_exp.npy", file=part / "annotations", remedy=REMEDY)
         for file in files:
@@ -69,8 +69,8 @@ def read(path: Path, root: Path) -> FaceSource:
 def _emotion(file: Path) -> str:
     remedy = "unpack the annotations again, or delete this file to go on without the image"
     try:
-        value = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        value = np.asarray(np.load(file, allow_pickle=False))
+    except Exception as error:  # NumPy's parser of headers lets errors of many kinds out
         raise DataError(f"the annotation cannot be read ({error})", file=file, remedy=remedy) from error
     text = str(value.item()).strip() if value.size == 1 else f"an array of {value.size}"
     if text not in map(str, AFFECTNET):

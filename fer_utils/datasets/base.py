@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from fer_utils.emotions import EMOTIONS
 from fer_utils.errors import DataError
@@ -45,19 +45,27 @@ def read_grey(path: Path) -> np.ndarray:
         uint8 array (H, W), values 0–255; colour is converted with ITU-R 601-2 luma (Pillow's mode ``L``).
 
     Raises:
-        DataError: the file is missing, truncated or not an image.
+        DataError: the file is missing, truncated or not an image, or has more than 8 bits a pixel.
     """
+    remedy = "replace the file with an intact copy, or delete it to go on without it"
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("L"))
+            deep = image.mode.startswith(("I", "F"))
+            grey = np.asarray(image.convert("L"))
     except FileNotFoundError:
         raise DataError("the image file is missing", file=path, remedy="unpack the data set again") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(
-            f"the image cannot be decoded ({error})",
-            file=path,
-            remedy="replace the file with an intact copy, or delete it to go on without it",
-        ) from error
+    except PermissionError as error:
+        raise unreadable(path, error) from error
+    except Exception as error:  # on damaged files, Pillow's decoders raise whatever their parsers meet
+        raise DataError(f"the image cannot be decoded ({error})", file=path, remedy=remedy) from error
+    if deep:  # Pillow would cut the values off at 255
+        raise DataError("the image has more than 8 bits a pixel", file=path, remedy="convert it to 8 bits")
+    return grey
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The error for a file or folder that the system does not let us read."""
+    return DataError(f"it cannot be read ({error.strerror})", file=path, remedy="check its permissions")
 
 
 @dataclass(frozen=True)

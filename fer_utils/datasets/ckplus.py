@@ -8,7 +8,6 @@ out (or folds disgust into angry) and counts them, so that of these sequences on
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +17,14 @@ from fer_utils.datasets.layouts import (
     Folder,
     below,
     class_folders,
+    contents,
     face_table,
     find_tables,
     images_in,
     named_folders,
     read_pixel_csv,
+    read_text,
     subfolders,
-    visible,
     walk,
 )
 from fer_utils.emotions import CKPLUS, CKPLUS_CSV, FOLDER_NAMES
@@ -32,6 +32,7 @@ from fer_utils.errors import DataError
 
 PEAK_FRAMES = 3
 FRAME = re.compile(r"(S\d+)_(\d+)_(\d+)\.(png|jpe?g|tiff?|bmp)", re.IGNORECASE)
+LABEL = re.compile(r"(S\d+)_(\d+)_(\d+)_emotion\.txt", re.IGNORECASE)
 SUBJECT = re.compile(r"S\d+", re.IGNORECASE)
 NAME = r"(extended[-_ ]?)?(ck|ck[+_ -].*|ckplus.*|ckextended.*|ck48|cohn.*)"
 TREES = ("cohn-kanade-images", "emotion", "emotion_labels")
@@ -44,7 +45,7 @@ REMEDY = (
 def _candidates(root: Path) -> list[Path]:
     """Whatever may be CK+ below the root, best first."""
     folders = list(walk(root))
-    images = [f for folder in folders for f in folder.folders if f.name.lower() == "cohn-kanade-images"]
+    images = [_unwrapped(f) for folder in folders for f in folder.folders if f.name.lower() == TREES[0]]
     repacks = [folder.path for folder in folders if _is_repack(folder)]
     tables = [table.path for table in find_tables(root) if re.fullmatch(NAME, table.name)]
     labels = [folder.path for folder in folders if _label_tree(folder)]
@@ -52,11 +53,17 @@ def _candidates(root: Path) -> list[Path]:
     return found or [*named_folders(root, NAME), *labels]
 
 
+def _unwrapped(folder: Path) -> Path:
+    """A folder, or the one of the same name in it: some archives nest it in itself."""
+    inner = folder / folder.name
+    return inner if inner.is_dir() else folder
+
+
 def _is_repack(folder: Folder) -> bool:
     classes = [f for f in folder.folders if f.name.lower() in FOLDER_NAMES]
     if classes and re.fullmatch(NAME, folder.path.name.lower()):
         return True
-    return any(FRAME.fullmatch(p.name) for f in classes for p in itertools.islice(f.iterdir(), 50))
+    return any(FRAME.fullmatch(p.name) for f in classes for p in contents(f).files)
 
 
 def find(root: Path) -> Path | None:
@@ -74,7 +81,7 @@ def read(path: Path, root: Path) -> FaceSource:
         source = read_pixel_csv(path, root, CKPLUS_CSV, name="ckplus", layout="CSV repack")
         note = "this repack names no subjects: its splits may have the same person on both sides"
         source = dataclasses.replace(source, notes=(note,))
-    elif path.name.lower() == "cohn-kanade-images":
+    elif path.name.lower() == TREES[0]:
         source = _read_official(path, root)
     else:
         source = _read_repack(path, root)
@@ -90,7 +97,7 @@ def _read_official(path: Path, root: Path) -> FaceSource:
         raise DataError("there are no sequences in the folder", file=path, remedy=REMEDY)
     labels = _labels(path, root)
     faces: list[tuple[Path, str, str]] = []
-    other_peaks = 0
+    gaps, early = [], 0
     for sequence, (file, peak, emotion) in labels.items():
         frames = sequences.get(sequence)
         if not frames:
@@ -99,7 +106,10 @@ def _read_official(path: Path, root: Path) -> FaceSource:
                 file=file,
                 remedy="unpack cohn-kanade-images again, or delete this file to go on without the sequence",
             )
-        other_peaks += frames[-1].stem.lower() != peak.lower()
+        numbers = [_number(frame.stem) for frame in frames]
+        if numbers != list(range(1, max(peak, *numbers) + 1)):
+            gaps.append("/".join(sequence))
+        early += peak < numbers[-1]
         # Of a short sequence, no frame is given twice; a single frame is the peak.
         if len(frames) > 1:
             faces.append((frames[0], "neutral", sequence[0]))
@@ -107,8 +117,13 @@ def _read_official(path: Path, root: Path) -> FaceSource:
     notes = []
     if unlabelled := len(sequences) - len(labels):
         notes.append(f"{unlabelled} of {len(sequences)} sequences have no label and were left out")
-    if other_peaks:
-        notes.append(f"the labels of {other_peaks} sequences name another frame than the last")
+    if gaps:
+        notes.append(
+            f"frames are missing in {len(gaps)} labelled sequences ({', '.join(gaps[:5])}"
+            f"{', …' if len(gaps) > 5 else ''}); the first and the last that are there were taken"
+        )
+    if early:
+        notes.append(f"the labels of {early} sequences name an earlier frame than the last")
     images = [image for image, *_ in faces]
     table = face_table(
         [emotion for _, emotion, _ in faces],
@@ -124,38 +139,55 @@ def _sequences(path: Path) -> Iterator[tuple[tuple[str, str], list[Path]]]:
     for subject in subfolders(path):
         for sequence in subfolders(subject):
             frames = images_in(sequence)
+            key = subject.name.upper(), sequence.name
             for frame in frames:
-                if not FRAME.fullmatch(frame.name):
+                match = FRAME.fullmatch(frame.name)
+                if not match:
                     raise _bad_name(frame)
+                _check_place(frame, (match[1].upper(), match[2]), key)
             if frames:
-                frames.sort(key=lambda frame: int(frame.stem.rpartition("_")[2]))
-                yield (subject.name.upper(), sequence.name), frames
+                yield key, sorted(frames, key=lambda frame: _number(frame.stem))
 
 
-def _labels(images: Path, root: Path) -> dict[tuple[str, str], tuple[Path, str, str]]:
-    """By sequence: the label's file, the name of its peak frame, and the emotion."""
+def _number(stem: str) -> int:
+    return int(stem.rpartition("_")[2])
+
+
+def _check_place(file: Path, named: tuple[str, str], place: tuple[str, str]) -> None:
+    if named != place:
+        raise DataError(
+            f"the file is of sequence {'/'.join(named)} by its name and of {'/'.join(place)} by its folder",
+            file=file,
+            remedy="put it where it belongs, or take it away",
+        )
+
+
+def _labels(images: Path, root: Path) -> dict[tuple[str, str], tuple[Path, int, str]]:
+    """By sequence: the label's file, the number of its peak frame, and the emotion."""
     tree = _find_labels(images, root)
     labels = {}
     for subject in subfolders(tree):
         for sequence in subfolders(subject):
-            files = [p for p in visible(sequence) if p.name.lower().endswith("_emotion.txt")]
+            files = [p for p in contents(sequence).files if p.suffix.lower() == ".txt"]
             if len(files) > 1:
                 raise DataError(
                     f"the sequence has {len(files)} labels", file=sequence, remedy="keep the right one only"
                 )
             for file in files:
-                peak = file.name[: -len("_emotion.txt")]
-                labels[subject.name.upper(), sequence.name] = file, peak, _emotion(file)
+                match = LABEL.fullmatch(file.name)
+                if not match:
+                    raise _bad_name(file)
+                key = subject.name.upper(), sequence.name
+                _check_place(file, (match[1].upper(), match[2]), key)
+                labels[key] = file, int(match[3]), _emotion(file)
     if not labels:
         raise DataError("there are no labels in the folder", file=tree, remedy=REMEDY)
     return labels
 
 
 def _find_labels(images: Path, root: Path) -> Path:
-    """The folder Emotion beside the images or one level further up."""
-    for base in dict.fromkeys((images.parent, images.parent.parent)):
-        if not base.is_relative_to(root):
-            break
+    """The folder Emotion that is nearest to the images, below the root."""
+    for base in images.parents[: len(images.relative_to(root).parts)]:
         for folder in walk(base):
             if tree := _label_tree(folder):
                 return tree
@@ -165,11 +197,11 @@ def _find_labels(images: Path, root: Path) -> Path:
 def _label_tree(folder: Folder) -> Path | None:
     """The folder of labels among a folder's subfolders; one with subjects in it, where there are several."""
     trees = [f for f in folder.folders if f.name.lower() in TREES[1:]]
-    return next((t for t in trees if any(SUBJECT.fullmatch(s.name) for s in visible(t))), None)
+    return next((t for t in trees if any(SUBJECT.fullmatch(s.name) for s in subfolders(t))), None)
 
 
 def _emotion(file: Path) -> str:
-    text = file.read_text(encoding="utf-8", errors="replace").strip()
+    text = read_text(file).strip()
     try:
         return {float(code): name for code, name in CKPLUS.items()}[float(text)]
     except (ValueError, KeyError):
@@ -198,10 +230,10 @@ def _read_repack(path: Path, root: Path) -> FaceSource:
     return FaceSource("ckplus", "class folders", table, ImageFiles(images), True, tuple(images))
 
 
-def _bad_name(image: Path) -> DataError:
+def _bad_name(file: Path) -> DataError:
     return DataError(
-        "the file name does not tell subject, sequence and frame, as S010_004_00000017.png does",
-        file=image,
+        "the file name does not tell subject, sequence and frame, as S010_004_00000017 does",
+        file=file,
         remedy="give the file its original name, or take it away",
     )
 

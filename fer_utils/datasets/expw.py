@@ -94,7 +94,7 @@ def _photos(path: Path, root: Path) -> dict[str, Path]:
 
 
 def _parse(path: Path, line: int, text: str) -> tuple[str, Box, str]:
-    fields = text.split()
+    fields = text.rsplit(maxsplit=7)  # a photo's name may have blanks
     try:
         name, _, top, left, right, bottom, _, code = fields
         box = int(top), int(left), int(right), int(bottom)
@@ -125,5 +125,7 @@ READER = Reader(
     read=read,
     licence="non-commercial research; no redistribution",
     homepage="http://mmlab.ie.cuhk.edu.hk/projects/socialrelation/index.html",
-    how_to_get="Download it from its page and unpack the photos to ExpW/image/origin, label.lst to ExpW/label",
+    how_to_get=(
+        "Download it from its page and unpack the photos to ExpW/image/origin and label.lst to ExpW/label"
+    ),
 )

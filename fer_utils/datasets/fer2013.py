@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from pathlib import Path
 
-from fer_utils.datasets.base import FaceSource, ImageFiles, Reader
+from fer_utils.datasets.base import SPLITS, FaceSource, ImageFiles, Reader
 from fer_utils.datasets.layouts import (
     SPLIT_OF_USAGE,
     Folder,
     below,
+    class_folders,
     face_table,
     find_tables,
-    class_folders,
     named_folders,
     read_pixel_csv,
     subfolders,
@@ -26,6 +27,7 @@ from fer_utils.datasets.pixels import read_header
 from fer_utils.emotions import CLASSES, FER2013, FOLDER_NAMES
 from fer_utils.errors import DataError
 
+HELD_OUT = 8  # of a class's training images, the share of one in so many is about the size of PublicTest
 REMEDY = "put fer2013.csv, icml_face_data.csv, or train/ and test/ with a folder for each class there"
 SPLIT_OF_FOLDER = {
     "train": "train",
@@ -94,6 +96,8 @@ def read(path: Path, root: Path) -> FaceSource:
     others = [below(other, root) for other_kind, other in candidates if other != path and other_kind != TEST]
     unlabelled = [below(other, root) for other_kind, other in candidates if other_kind == TEST]
     notes = [*source.notes]
+    if absent := [split for split in SPLITS if split not in set(source.table["split"])]:
+        notes.append(f"no images for {' and '.join(absent)}")
     if others:
         notes.append(f"also found and not read: {', '.join(others)}")
     if unlabelled:
@@ -109,11 +113,7 @@ def _read_csv(path: Path, root: Path, kind: int) -> FaceSource:
             remedy="put fer2013.csv, icml_face_data.csv or train.csv beside it",
         )
     layout = {ICML: "icml_face_data.csv", TRAIN: "train.csv"}.get(kind, "fer2013.csv")
-    source = read_pixel_csv(path, root, FER2013, name="fer2013", layout=layout, usage_needed=kind != TRAIN)
-    if set(source.table["split"]) != {"train"}:
-        return source
-    note = "all rows are for training: this file has no validation and no test images"
-    return dataclasses.replace(source, notes=(note,))
+    return read_pixel_csv(path, root, FER2013, name="fer2013", layout=layout, usage_needed=kind != TRAIN)
 
 
 def _read_folders(path: Path, root: Path) -> FaceSource:
@@ -133,8 +133,11 @@ def _read_folders(path: Path, root: Path) -> FaceSource:
     if undivided:
         notes.append(
             f"{undivided:,} images in test/ do not say by their names whether they are of the public or the "
-            "private test set (together 7,178 images); all of them are taken for the test split"
+            "private test set (together 7,178 images): all of them are the test split"
         )
+        if "validation" not in splits:
+            count = _hold_out(emotions, splits)
+            notes.append(f"so {count:,} training images, every eighth of a class, are the validation split")
     if missing := sorted(set(CLASSES) - set(emotions)):
         notes.append(f"no images of {', '.join(missing)}")
     images = [image for image, *_ in faces]
@@ -142,6 +145,17 @@ def _read_folders(path: Path, root: Path) -> FaceSource:
     return FaceSource(
         "fer2013", "class folders", table, ImageFiles(images), True, tuple(images), tuple(notes)
     )
+
+
+def _hold_out(emotions: list[str], splits: list[str]) -> int:
+    """Give every eighth training image of a class to validation, so that no choice needs the test set."""
+    seen: Counter[str] = Counter()
+    for i, emotion in enumerate(emotions):
+        if splits[i] == "train":
+            seen[emotion] += 1
+            if seen[emotion] % HELD_OUT == 0:
+                splits[i] = "validation"
+    return splits.count("validation")
 
 
 READER = Reader(

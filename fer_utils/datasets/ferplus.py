@@ -29,6 +29,7 @@ VOTES = (
     "unknown",
     "NF",
 )
+LAYOUTS = ("fer2013.csv", "icml_face_data.csv")  # forms of FER2013 with all rows in their order
 HEADER = ("Usage", "Image name", *VOTES)
 HOMEPAGE = "https://github.com/microsoft/FERPlus"
 HOW_TO_GET = "Download fer2013new.csv from the project's page (MIT licence) and put it beside fer2013.csv"
@@ -45,7 +46,7 @@ def read(path: Path, fer2013: FaceSource | None = None) -> pd.DataFrame:
 
     Args:
         path: what `find` gave.
-        fer2013: FER2013, read from one of its CSVs, to check that the rows belong together.
+        fer2013: FER2013, read from the CSV with all its rows, to check that they belong together.
 
     Returns:
         `usage` and `name` (strings; the name is blank where there is no face), and ten int64 columns of
@@ -57,12 +58,13 @@ def read(path: Path, fer2013: FaceSource | None = None) -> pd.DataFrame:
     rows, lines = [], []
     with open_csv(path) as file:
         reader = csv.reader(io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline=""))
-        header = [name.strip() for name in next(reader, [])]
-        if header != list(HEADER):
-            raise DataError(
-                f"the header is {header}, expected {list(HEADER)}", file=path, row=1, remedy=REMEDY
-            )
         try:
+            header = [name.strip() for name in next(reader, [])]
+            if header != list(HEADER):
+                shown = ", ".join(header)[:80]
+                raise DataError(
+                    f"the header is {shown!r}, expected {', '.join(HEADER)}", file=path, row=1, remedy=REMEDY
+                )
             for row in reader:
                 if row:
                     rows.append(_row(path, reader.line_num, row))
@@ -91,9 +93,10 @@ def _row(path: Path, line: int, row: list[str]) -> list[str | int]:
 
 def _check(path: Path, votes: pd.DataFrame, lines: list[int], fer2013: FaceSource) -> None:
     remedy = "use fer2013.csv or icml_face_data.csv with all its rows in their order, and fer2013new.csv"
-    if not fer2013.layout.endswith(".csv"):
+    if fer2013.layout not in LAYOUTS:
         raise DataError(
-            f"FER+ is joined by row, and FER2013 was read from {fer2013.layout}, which lost the order",
+            f"FER+ is joined by row, and FER2013 was read from {fer2013.layout}, where rows are missing or "
+            "out of order",
             file=path,
             remedy=remedy,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from fer_utils.datasets import READERS, ferplus
-from fer_utils.datasets.base import FaceSource
+from fer_utils.datasets.base import SPLITS, FaceSource
 from fer_utils.datasets.layouts import below
 from fer_utils.emotions import EMOTIONS
 from fer_utils.errors import DataError
 
 CHECK_AT_MOST = 40_000  # image files; more would take many minutes to open
 SHOW_AT_MOST = 5  # damaged images of one data set
+WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Row:
         path: where it was found, or none.
         layout: which layout, in words; blank if it is missing or damaged.
         counts: images by emotion.
+        splits: images by official split; empty where there is none.
         notes: what the reader should know.
         errors: what is damaged.
         licence: one line on what may be done with it.
@@ -42,6 +45,7 @@ class Row:
     how_to_get: str
     layout: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
+    splits: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
 
@@ -90,8 +94,9 @@ def inventory(root: Path | str) -> Inventory:
             errors = _damaged_images(source)
         else:
             notes.append("its images were not opened, since they are many")
-        counts = Counter(source.table["emotion"])
-        rows.append(Row(reader.title, path, *about, source.layout, counts, tuple(notes), tuple(errors)))
+        counts, splits = (Counter(source.table[column].dropna()) for column in ("emotion", "split"))
+        found = (source.layout, counts, splits, tuple(notes), tuple(errors))
+        rows.append(Row(reader.title, path, *about, *found))
     return Inventory(root, (*rows, _ferplus(root, fer2013)))
 
 
@@ -113,12 +118,15 @@ def _ferplus(root: Path, fer2013: FaceSource | None) -> Row:
         path = ferplus.find(root)
         if path is None:
             return Row(title, None, *about)
-        votes = ferplus.read(path, fer2013)
+        joins = fer2013 is not None and fer2013.layout in ferplus.LAYOUTS
+        votes = ferplus.read(path, fer2013 if joins else None)
     except DataError as error:
         return Row(title, path or root, *about, errors=(str(error),))
     blank = int((votes["name"] == "").sum())
-    notes = (f"votes on {len(votes):,} images, of which {blank} are not faces",)
-    return Row(title, path, *about, "votes", notes=notes)
+    notes = [f"votes on {len(votes):,} images, of which {blank} are not faces"]
+    if fer2013 is not None and not joins:
+        notes.append(f"they cannot be joined to FER2013's {fer2013.layout}: that takes the CSV with all rows")
+    return Row(title, path, *about, "votes", notes=tuple(notes))
 
 
 def render(found: Inventory) -> str:
@@ -127,40 +135,46 @@ def render(found: Inventory) -> str:
     if not there:
         lines = [f"No data set was found below {found.root} (FER_DATA names the folder)."]
     else:
-        lines = [f"Found below {found.root}:", "", *_table(found.root, there)]
-        notes = [f"  {row.title}: {note}" for row in there for note in row.notes]
-        lines += ["", "Notes", *notes] if notes else []
-    if found.damaged:
-        errors = [f"  {row.title}: {error}" for row in there for error in row.errors]
-        lines += ["", "Damaged", *errors]
+        lines = [f"Found below {found.root}, in images a class:", "", *_table(there)]
+        lines += ["", "Where", *(_item(f"{row.title}: {_where(row, found.root)}") for row in there)]
+    for head, items in (
+        ("Notes", [f"{row.title}: {note}." for row in there for note in row.notes]),
+        ("Damaged", [f"{row.title}: {error}" for row in there for error in row.errors]),
+    ):
+        lines += ["", head, *map(_item, items)] if items else []
     missing = [row for row in found.rows if row.path is None]
     if missing:
         lines += ["", "Missing, and where to get it"]
         for row in missing:
             lines += [
-                f"  {row.title}: {row.how_to_get}.",
+                _item(f"{row.title}: {row.how_to_get}."),
                 f"    {row.homepage}",
                 f"    Licence: {row.licence}.",
             ]
     return "\n".join(lines)
 
 
-def _table(root: Path, rows: list[Row]) -> list[str]:
-    head = ["data set", "where", "layout", *EMOTIONS, "total"]
-    cells = [head]
+def _item(text: str) -> str:
+    how = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    ", **how)
+
+
+def _where(row: Row, root: Path) -> str:
+    assert row.path is not None
+    parts = [f"{row.splits[split]:,} {split}" for split in SPLITS if split in row.splits]
+    splits = f"; {', '.join(parts)}" if parts else ""
+    return f"{below(row.path, root)} ({row.layout or 'damaged'}{splits})"
+
+
+def _table(rows: list[Row]) -> list[str]:
+    cells = [["data set", *EMOTIONS, "total"]]
     for row in rows:
-        assert row.path is not None
-        numbers = [f"{row.counts.get(e, 0):,}" for e in EMOTIONS] + [f"{sum(row.counts.values()):,}"]
-        layout = "damaged" if row.errors else row.layout
-        cells.append(
-            [row.title, below(row.path, root), layout, *(numbers if row.counts else [""] * len(numbers))]
-        )
+        if row.counts or not row.layout:
+            numbers = [*(row.counts.get(e, 0) for e in EMOTIONS), sum(row.counts.values())]
+            cells.append([row.title, *(f"{n:,}" if row.counts else "" for n in numbers)])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
+    cells.insert(1, ["-" * w for w in widths])
+    return [
+        f"{name:{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(numbers, widths[1:], strict=True))
+        for name, *numbers in cells
     ]
-    lines.insert(1, "  ".join("-" * w for w in widths))
-    return [line.rstrip() for line in lines]

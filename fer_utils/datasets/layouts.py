@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from fer_utils.datasets.base import COLUMNS, FaceSource
+from fer_utils.datasets.base import COLUMNS, FaceSource, unreadable
 from fer_utils.datasets.pixels import read_pixels
-from fer_utils.datasets.tables import PACKED
+from fer_utils.datasets.tables import PACKED, names_inside
 from fer_utils.emotions import FOLDER_NAMES
 from fer_utils.errors import DataError
 
@@ -35,7 +34,7 @@ SPLIT_OF_USAGE: Mapping[str, str] = {"Training": "train", "PublicTest": "validat
 
 
 class Folder(NamedTuple):
-    """A folder and what is in it, sorted by name, without hidden entries."""
+    """A folder and what is in it, sorted by name, without hidden entries and `__MACOSX`."""
 
     path: Path
     files: list[Path]
@@ -47,7 +46,7 @@ class Table(NamedTuple):
 
     Attributes:
         path: the file, plain or packed.
-        name: the CSV's name, in lower case and without suffix; of an archive, its own and those inside.
+        name: the CSV's name, in lower case and without suffix; of an archive, its own or one inside.
         rank: 0 plain, 1 packed, 2 an archive that is damaged or does not hold exactly one CSV.
     """
 
@@ -66,51 +65,49 @@ def walk(root: Path, depth: int = DEPTH) -> Iterator[Folder]:
     for _ in range(depth + 1):
         below: list[Path] = []
         for path in level:
-            folder = _list(path)
+            folder = contents(path, CROWD)
             yield folder
             below += [f for f in folder.folders if f.name.lower() not in LEAVES]
         level = below
 
 
-def _list(path: Path) -> Folder:
+def contents(path: Path, crowd: int | None = None) -> Folder:
+    """What is in a folder; one that is missing, or that has more entries than `crowd`, counts as empty.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
     files: list[Path] = []
     folders: list[Path] = []
     try:
         with os.scandir(path) as entries:
             for count, entry in enumerate(entries):
-                if count == CROWD:
+                if count == crowd:
                     return Folder(path, [], [])
-                if not entry.name.startswith("."):
+                if not entry.name.startswith(".") and entry.name != "__MACOSX":
                     (folders if entry.is_dir() else files).append(path / entry.name)
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        raise DataError(
-            f"the folder cannot be read ({error.strerror})", file=path, remedy="check its permissions"
-        ) from error
+        raise unreadable(path, error) from error
     return Folder(path, sorted(files), sorted(folders))
-
-
-def visible(folder: Path) -> list[Path]:
-    """Entries of a folder of any size, sorted by name, without hidden ones such as `.DS_Store`."""
-    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
 
 
 def images_in(folder: Path) -> list[Path]:
     """Image files of a folder, sorted by name."""
-    return [p for p in visible(folder) if p.suffix.lower() in IMAGES and p.is_file()]
+    return [p for p in contents(folder).files if p.suffix.lower() in IMAGES]
 
 
 def subfolders(folder: Path) -> list[Path]:
     """Folders in a folder, sorted by name."""
-    return [p for p in visible(folder) if p.is_dir()]
+    return contents(folder).folders
 
 
 def image_folder(base: Path, name: str) -> Path | None:
     """The first folder of that name, in lower case, below another one that holds images; or none."""
     found = [f for folder in walk(base, 2) for f in folder.folders if f.name.lower() == name]
     places = [place for f in found for place in (f, f / f.name)]  # some archives nest it in itself
-    return next((place for place in places if place.is_dir() and images_in(place)), None)
+    return next((place for place in places if images_in(place)), None)
 
 
 def class_folders(path: Path, codes: Mapping[int, str], remedy: str) -> list[tuple[Path, str]]:
@@ -166,21 +163,16 @@ def _tables(path: Path) -> Iterator[Table]:
     if suffix is None:
         return
     stem = name.removesuffix(suffix).removesuffix(".csv")
-    if suffix != ".zip":  # listing a .tar.gz means to unpack it: it is taken by its own name
+    if suffix in (".csv", ".csv.gz"):
         yield Table(path, stem, int(suffix != ".csv"))
         return
     try:
-        with zipfile.ZipFile(path) as archive:
-            inside = [Path(n).stem.lower() for n in archive.namelist() if _is_csv(n)]
-    except (OSError, zipfile.BadZipFile):
+        inside = [Path(name).stem.lower() for name in names_inside(path)]
+    except Exception:  # it is damaged, which its reader will say, if its name makes it one of ours
         inside = []
     rank = 1 if len(inside) == 1 else 2
     for each in dict.fromkeys([stem, *inside]):
         yield Table(path, each, rank)
-
-
-def _is_csv(name: str) -> bool:
-    return name.lower().endswith(".csv") and not Path(name).name.startswith("._")
 
 
 def face_table(
@@ -213,7 +205,7 @@ def read_pixel_csv(
     table = read_pixels(path, codes)
     if table.usage is None and usage_needed:
         raise DataError(
-            "the column `usage` is missing",
+            "the column `Usage` is missing",
             file=path,
             row=1,
             remedy="use the file with the columns emotion, pixels and Usage, which tells the splits apart",
@@ -235,13 +227,25 @@ def read_pixel_csv(
     return FaceSource(name, layout, faces, table.images, cropped=True, files=(path,))
 
 
+def read_text(path: Path) -> str:
+    """A text file, with bytes that are not UTF-8 replaced.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
 def read_lines(path: Path, remedy: str) -> Iterator[tuple[int, str]]:
     """Lines of a text file that are not blank, stripped, with their numbers from 1.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or the file cannot be read.
     """
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = read_text(path).split("\n")
     found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise DataError("the file is empty", file=path, remedy=remedy)

@@ -149,6 +149,10 @@ def _count(entry: dict[str, Any], index: pd.DataFrame, leaked: np.ndarray) -> No
     kept = index[~leaked]
     entry["dropped"]["training copy of a held-out image"] = int(leaked.sum())
     entry["kept"] = {s: int((kept["split"] == s).sum()) for s in SPLITS}
+    counts = pd.crosstab(kept["split"], kept["label"]).reindex(
+        index=SPLITS, columns=range(len(CLASSES)), fill_value=0
+    )
+    entry["classes"] = {s: dict(zip(CLASSES, counts.loc[s].tolist(), strict=True)) for s in SPLITS}
     entry["copies_of_earlier_splits"] = {
         s: int(kept["seen_copy"][kept["split"] == s].sum()) for s in SPLITS[1:]
     }

@@ -36,14 +36,14 @@ def read(path: Path, root: Path) -> FaceSource:
     if path.is_dir():
         raise DataError(f"the file {LIST} is missing", file=path, remedy=REMEDY)
     folder = _aligned(path, root)
-    present = {image.name: image for image in images_in(folder)}
+    present = {image.name.lower(): image for image in images_in(folder)}
     images: list[Path] = []
     emotions: list[str] = []
     splits: list[str] = []
     for line, text in read_lines(path, REMEDY):
-        name, _, code = text.partition(" ")
+        name, *rest = text.split()
         part = name.partition("_")[0]
-        if part not in ("train", "test") or code.strip() not in map(str, RAFDB):
+        if part not in ("train", "test") or len(rest) != 1 or rest[0] not in map(str, RAFDB):
             known = ", ".join(f"{c} {n}" for c, n in RAFDB.items())
             raise DataError(
                 f"the line is {text[:60]!r}, expected one such as 'train_00001.jpg 5' with a code of {known}",
@@ -52,15 +52,15 @@ def read(path: Path, root: Path) -> FaceSource:
                 remedy=REMEDY,
             )
         aligned = f"{Path(name).stem}_aligned{Path(name).suffix}"
-        if aligned not in present:
+        if aligned.lower() not in present:
             raise DataError(
                 f"the image {aligned} is missing in {below(folder, root)}",
                 file=path,
                 row=line,
                 remedy=f"{REMEDY}, or delete the line",
             )
-        images.append(present[aligned])
-        emotions.append(RAFDB[int(code)])
+        images.append(present[aligned.lower()])
+        emotions.append(RAFDB[int(rest[0])])
         splits.append(part)
     table = face_table(emotions, [below(image, root) for image in images], splits=splits)
     return FaceSource("rafdb", "basic, aligned", table, ImageFiles(images), True, (path, *images))

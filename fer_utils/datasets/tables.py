@@ -5,15 +5,17 @@ from __future__ import annotations
 import gzip
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
+from fer_utils.datasets.base import unreadable
 from fer_utils.errors import DataError
 
 PACKED = (".csv", ".csv.gz", ".zip", ".tar.gz", ".tgz", ".tar")
+CHUNK = 1 << 20
+EARLY = 4 << 20  # bytes of a tar that are unpacked to learn the name of the CSV inside
 
 
 @contextmanager
@@ -26,12 +28,34 @@ def open_csv(path: Path) -> Iterator[IO[bytes]]:
     try:
         with ExitStack() as stack:
             yield _open(path, stack)
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError("the file is missing", file=path, remedy="download it again") from None
-    except (EOFError, OSError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+    except PermissionError as error:
+        raise unreadable(path, error) from error
+    except Exception as error:  # on damaged archives, the unpackers raise whatever their parsers meet
         raise DataError(
             f"the file is damaged or incomplete ({error})", file=path, remedy="download it again"
         ) from error
+
+
+def names_inside(path: Path) -> list[str]:
+    """Names of the CSVs in a `.zip`, or of the first one in a `.tar.gz`; empty where there are none.
+
+    Raises:
+        Exception: of many kinds, where the archive is damaged.
+    """
+    if path.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(path) as archive:
+            return _csvs(archive.namelist())
+    with tarfile.open(path, "r|*") as tar:
+        for member in tar:
+            if found := _csvs([member.name]):
+                return found
+            if tar.offset > EARLY:
+                break
+    return []
 
 
 def _open(path: Path, stack: ExitStack) -> IO[bytes]:
@@ -39,9 +63,9 @@ def _open(path: Path, stack: ExitStack) -> IO[bytes]:
     if name.endswith((".tar.gz", ".tgz", ".tar")):
         tar = stack.enter_context(tarfile.open(path))  # noqa: SIM115 - the stack closes it
         member = _single(path, [m.name for m in tar.getmembers() if m.isfile()])
-        file = tar.extractfile(member)
-        assert file is not None  # a regular file, as asked for above
-        return stack.enter_context(file)
+        while tar.fileobj.read(CHUNK):  # to the end, where gzip keeps its checksum
+            pass
+        return stack.enter_context(tar.extractfile(member))
     if name.endswith(".zip"):
         archive = stack.enter_context(zipfile.ZipFile(path))
         return stack.enter_context(archive.open(_single(path, archive.namelist())))
@@ -50,8 +74,13 @@ def _open(path: Path, stack: ExitStack) -> IO[bytes]:
     return stack.enter_context(path.open("rb"))
 
 
+def _csvs(names: list[str]) -> list[str]:
+    # Apple's archiver adds a hidden ._x.csv for each x.csv.
+    return [n for n in names if n.lower().endswith(".csv") and not Path(n).name.startswith("._")]
+
+
 def _single(path: Path, names: list[str]) -> str:
-    tables = [n for n in names if n.lower().endswith(".csv") and not Path(n).name.startswith("._")]
+    tables = _csvs(names)
     if len(tables) != 1:
         found = ", ".join(tables) or "none"
         raise DataError(

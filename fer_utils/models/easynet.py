@@ -29,7 +29,7 @@ class EasyNet(nn.Module):
     conv2    5×5, `widths[1]` filters            96 × 25 × 25
     pool2    max 3×3, stride 2; batch norm, ReLU 96 × 12 × 12
     conv3    4×4, `widths[2]` filters; ditto     192 × 9 × 9
-    fc1      fully connected, ReLU               `hidden` = 128
+    fc1      fully connected; batch norm, ReLU   `hidden` = 128
     fc2      fully connected, logits             6
     ======== =================================== ==============
 
@@ -73,8 +73,8 @@ class EasyNet(nn.Module):
         self.features.train()
         self.classifier = nn.Sequential()
         self.classifier.add_module("drop1", nn.Dropout(dropout))
-        self.classifier.add_module("fc1", nn.Linear(widths[2] * side * side, hidden))
-        self.classifier.add_module("relu", nn.ReLU(inplace=True))
+        fc1 = nn.Linear(widths[2] * side * side, hidden, bias=False)
+        self.classifier.add_module("fc1", nn.Sequential(fc1, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)))
         self.classifier.add_module("drop2", nn.Dropout(dropout))
         self.classifier.add_module("fc2", nn.Linear(hidden, num_classes))
 

@@ -1,0 +1,104 @@
+"""A network as a table of layers: what the chapters print and `fer_utils.plots.architecture` draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+_WORDS: dict[type[nn.Module], str] = {
+    nn.Linear: "fully connected",
+    nn.modules.batchnorm._BatchNorm: "batch norm",
+    nn.Dropout: "dropout",
+    nn.ReLU: "ReLU",
+    nn.ReLU6: "ReLU6",
+    nn.Flatten: "flatten",
+    nn.AdaptiveAvgPool2d: "global mean",
+}
+
+
+def layer_table(model: nn.Module, image_size: int = 64) -> pd.DataFrame:
+    """Layers of a network in the order in which they compute.
+
+    A row is a named child of the network's `features` (or of FaceNet's `trunk`) or `classifier`, with its
+    batch normalisation and activation; dropout and lone activations have no row of their own. A block that
+    is frozen in part gives a row for each part.
+
+    Args:
+        model: takes float images (B, 1, `image_size`, `image_size`).
+        image_size: side of the input in pixels.
+
+    Returns:
+        `layer` (its name), `kind` (words), `output` ((C, H, W) or (units,)), `parameters` (their sum is that
+        of the model) and `trained` (false for frozen layers and for those without parameters).
+    """
+    body = model.trunk if hasattr(model, "trunk") else model.features
+    rows, shapes, hooks = [], {}, []
+
+    def note_shape(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        shapes[module] = tuple(output.shape[1:])
+
+    for name, child in chain(body.named_children(), model.classifier.named_children()):
+        if isinstance(child, nn.Dropout | nn.ReLU):
+            continue
+        parts = _parts(child)
+        for number, (last, parameters) in enumerate(parts):
+            last = child if number == len(parts) - 1 else last
+            hooks.append(last.register_forward_hook(note_shape))
+            trained = any(p.requires_grad for p in parameters)
+            suffix = "" if len(parts) == 1 else (" trained" if trained else " frozen")
+            rows.append((name + suffix, kind(child), last, sum(p.numel() for p in parameters), trained))
+    was_training = model.training
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 1, image_size, image_size, device=next(model.parameters()).device))
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    table = pd.DataFrame(rows, columns=["layer", "kind", "output", "parameters", "trained"])
+    table["output"] = [shapes[module] for module in table["output"]]
+    return table
+
+
+def kind(module: nn.Module) -> str:
+    """What a layer or block does, in words: ``"conv 5×5"``, ``"max pool 3×3 /2"``, ``"fully connected"``.
+
+    A block says it itself by an attribute `kind`; another container is called after its first layer.
+    """
+    if isinstance(words := getattr(module, "kind", None), str):
+        return words
+    if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+        height, width = _pair(module.kernel_size)
+        stride = _pair(module.stride)[0]
+        if isinstance(module, nn.MaxPool2d):
+            name = "max pool"
+        else:
+            name = "depthwise conv" if module.groups == module.in_channels > 1 else "conv"
+        return f"{name} {height}×{width}" + (f" /{stride}" if stride > 1 else "")
+    words = next((words for known, words in _WORDS.items() if isinstance(module, known)), None)
+    first = next(module.children(), None)
+    return words or (kind(first) if first else type(module).__name__.lower())
+
+
+def leaves(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers within a block, in the order in which they were added to it, which is that of computing."""
+    return (m for m in module.modules() if next(m.children(), None) is None)
+
+
+def _parts(block: nn.Module) -> list[tuple[nn.Module, list[nn.Parameter]]]:
+    """Cut a block where frozen layers end and trained ones begin: the last layer and parameters of each."""
+    parts: list[tuple[nn.Module, list[nn.Parameter]]] = []
+    for leaf in leaves(block):
+        own = list(leaf.parameters())
+        before = parts[-1][1] if parts else None
+        if before is None or (own and before and own[0].requires_grad != before[0].requires_grad):
+            parts.append((leaf, own))
+        else:
+            parts[-1] = (leaf, before + own)
+    return parts
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)

@@ -1,0 +1,113 @@
+"""Small data sets in every layout, written by NumPy and Pillow, for the tests of the readers."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_utils.errors import DataError
+
+USAGES = ("Training", "PublicTest", "PrivateTest")
+SPLITS = ("train", "validation", "test")
+PACKINGS = ("", ".gz", ".zip", ".tar.gz", ".tgz", ".tar")
+
+
+def noise(n: int, size: int = 48, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, size, size), dtype=np.uint8)
+
+
+def csv_bytes(
+    images: np.ndarray,
+    codes: Sequence[int],
+    usages: Sequence[str],
+    columns: Sequence[str] = ("emotion", "pixels", "Usage"),
+    *,
+    quote: str = "",
+    end: str = "\n",
+    bom: bool = False,
+    last_end: bool = True,
+) -> bytes:
+    """A pixel CSV; a column's name may have blanks around it, and columns of other names hold ``x``."""
+    lines = [",".join(columns)]
+    for image, code, usage in zip(images, codes, usages, strict=True):
+        pixels = quote + " ".join(map(str, image.ravel())) + quote
+        values = {"emotion": str(code), "pixels": pixels, "usage": quote + usage + quote}
+        lines.append(",".join(values.get(column.strip().lower(), "x") for column in columns))
+    text = end.join(lines) + end * last_end
+    return text.encode("utf-8-sig" if bom else "utf-8")
+
+
+def fer2013_csv(n: int = 14, columns: Sequence[str] = ("emotion", "pixels", "Usage"), **how: Any) -> bytes:
+    """`n` noise images: codes 0 to 6 in turn, the usages in three blocks."""
+    return csv_bytes(noise(n), [i % 7 for i in range(n)], [USAGES[3 * i // n] for i in range(n)], columns, **how)
+
+
+def pack(packing: str, data: bytes, name: str = "fer2013.csv", more: dict[str, bytes] | None = None) -> bytes:
+    """The bytes of a file, plain or packed; `more` are other members of an archive."""
+    out = io.BytesIO()
+    members = (more or {}) | {name: data}
+    if packing == ".gz":
+        return gzip.compress(data, mtime=0)
+    if packing == ".zip":
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+        return out.getvalue()
+    if packing.startswith((".t", ".tar")):
+        with tarfile.open(fileobj=out, mode="w" if packing == ".tar" else "w:gz") as tar:
+            for member, content in members.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        return out.getvalue()
+    return data
+
+
+def write(path: Path, data: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def save(path: Path, image: np.ndarray | None = None, seed: int = 0) -> Path:
+    """Write an image, noise of 48×48 by default; what is no image's suffix to Pillow is written as BMP."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = path.suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+    Image.fromarray(noise(1, seed=seed)[0] if image is None else image).save(path, None if known else "BMP")
+    return path
+
+
+def ckplus_tree(root: Path, sequences: dict[str, tuple[int, int | None]]) -> Path:
+    """The official tree: by `S005/001`, the number of frames and the code, or none for no label."""
+    for seed, (sequence, (frames, code)) in enumerate(sequences.items()):
+        stem = sequence.replace("/", "_")
+        for frame in range(1, frames + 1):
+            save(root / "cohn-kanade-images" / sequence / f"{stem}_{frame:08d}.png", seed=100 * seed + frame)
+        if code is not None:
+            text = f"   {code:.7e}\n"
+            write(root / "Emotion" / sequence / f"{stem}_{frames:08d}_emotion.txt", text)
+    return root
+
+
+def refused(call: Callable[[], object], *, file: Path | None = None, row: int | None = None, says: str = "") -> DataError:
+    """The one clear error that a call raises: with a file, a remedy, and perhaps a row and some words."""
+    with pytest.raises(DataError) as caught:
+        call()
+    error = caught.value
+    assert error.remedy
+    assert error.file is not None
+    assert len(str(error)) < 600
+    if file is not None:
+        assert Path(error.file) == file
+    assert row is None or error.row == row
+    assert says in str(error)
+    return error
