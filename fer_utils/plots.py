@@ -229,31 +229,37 @@ def architecture(table: pd.DataFrame, title: str, per_row: int = 8) -> Figure:
         per_row: slabs a row; further ones go on in the next row.
 
     Raises:
-        ValueError: a column is missing, or an output is no shape.
+        ValueError: a column is missing, an output is no shape, or there is no layer.
     """
     _check_columns(table, "layer", "kind", "output", "parameters", "trained")
+    _check(len(table) > 0, "there is nothing to draw")
     shapes = [_shape(output) for output in table["output"]]
     rows = -(-len(table) // per_row)
     across = -(-len(table) // rows)
-    pitch, tall, line = WIDTH / across, 1.15, 0.155
+    pitch, line, head = WIDTH / across, 0.155, 0.62
     letters = int(pitch / 0.085)
     texts = [
         [*_wrap(layer, letters - 1), *_wrap(kind, letters), "×".join(map(str, shape))]
         for layer, kind, shape in zip(table["layer"], table["kind"], shapes, strict=True)
     ]
-    row_height = tall + 0.25 + line * max(map(len, texts))
-    height = rows * row_height + 0.62
+    largest = max((shape[1] for shape in shapes if len(shape) == 3), default=1)
+    slabs = [_slab_height(shape, largest) for shape in shapes]
+    floors, height = [], head
+    for start in range(0, len(table), across):  # each row is as high as its highest slab and longest text
+        floors.append(-height - 1.2 * max(slabs[start : start + across]))
+        height = 0.25 + line * max(map(len, texts[start : start + across])) - floors[-1]
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(-height, 0))
     axes.axis("off")
     axes.text(0.1, -0.1, title, va="top", fontsize=11, weight="bold")
-    largest = max((shape[1] for shape in shapes if len(shape) == 3), default=1)
     status = np.where(table["trained"], "trained", "frozen").astype(object)
     status[table["parameters"].to_numpy() == 0] = "without parameters"
     for i, (shape, words) in enumerate(zip(shapes, texts, strict=True)):
         row, column = divmod(i, across)
-        x, floor = (column + 0.5) * pitch, -0.62 - row * row_height - tall
-        _slab(axes, x, floor, shape, largest, *LAYERS[status[i]], right=i + 1 < len(table), pitch=pitch)
+        x, floor = (column + 0.5) * pitch, floors[row]
+        if i + 1 < len(table):
+            axes.plot((x, x + pitch), (floor, floor), color=RULE, linewidth=1, zorder=0)
+        _slab(axes, x, floor, slabs[i], shape, *LAYERS[status[i]])
         named = len(_wrap(table["layer"].iloc[i], letters - 1))
         for k, word in enumerate(words):
             weight, colour = ("bold", INK) if k < named else ("normal", INK if k == len(words) - 1 else QUIET)
@@ -429,8 +435,8 @@ def intervals(
 
     Args:
         table: `name`; `value`, `low`, `high` (0–1; `low` and `high` not-a-number where no interval is known);
-            `group`, ``"own"`` for what this book measured or ``"other"``; and, optionally, `note`, such as the
-            protocol. Values and notes stand at the right.
+            `group`, ``"own"`` for what this book measured or ``"other"``; and, optionally, `note`, such as
+            the protocol. Values and notes stand at the right.
         label: of the axis.
         references: vertical lines by name, 0–1.
 
@@ -511,7 +517,7 @@ def recall_intervals(recalls: Mapping[str, Mapping[str, tuple[float, float, floa
 
 
 def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Reliability diagrams (Guo et al. 2017, fig. 1): accuracy by confidence, with the images of each bin below.
+    """Reliability diagrams (Guo et al. 2017, fig. 1): accuracy by confidence, with the bins' sizes below.
 
     Args:
         tables: by title, one row a bin of confidence: `low`, `high` (its ends, 0–1), `confidence`, `accuracy`
@@ -679,18 +685,19 @@ def _mosaic(
     return figure
 
 
+def _slab_height(shape: tuple[int, ...], largest: int) -> float:
+    """Inches: by the root of the image side, or by the logarithm of the units."""
+    return float(0.09 * np.log2(shape[0] + 1) if len(shape) == 1 else 0.95 * np.sqrt(shape[1] / largest))
+
+
 def _slab(
-    axes: Axes, x: float, floor: float, shape: tuple[int, ...], largest: int, colour: str, hatch: str,
-    *, right: bool, pitch: float,
-) -> None:  # fmt: skip
-    """Draw one layer, standing on `floor` and centred on x (inches), and a line to its right neighbour."""
+    axes: Axes, x: float, floor: float, height: float, shape: tuple[int, ...], colour: str, hatch: str
+) -> None:
+    """Draw one layer, standing on `floor` and centred on x (inches)."""
     flat = len(shape) == 1
-    height = 0.09 * np.log2(shape[0] + 1) if flat else 0.95 * np.sqrt(shape[1] / largest)
     thick = 0.1 if flat else 0.06 + 0.035 * np.log2(shape[0])
     depth = 0.0 if flat else 0.2 * height
     left, top = x - (thick + depth) / 2, floor + height
-    if right:
-        axes.plot((x, x + pitch), (floor, floor), color=RULE, linewidth=1, zorder=0)
     front = [(left, floor), (left + thick, floor), (left + thick, top), (left, top)]
     roof = [
         (left, top),
@@ -712,7 +719,8 @@ def _shape(output: Any) -> tuple[int, ...]:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(str(text).replace("_", " "), width)
+    """Lines of a name; a stride such as /2 stays with what stands before it."""
+    return textwrap.wrap(str(text).replace("_", " ").replace(" /", "\u00a0/"), width)
 
 
 def _sum(status: str, parameters: int) -> str:

@@ -16,6 +16,7 @@ from torch import nn
 
 from fer_utils.errors import DataError
 from fer_utils.files import sha256
+from fer_utils.workspace import project_root
 
 
 class Source(NamedTuple):
@@ -179,8 +180,6 @@ def _float32(value: torch.Tensor) -> torch.Tensor:
 
 
 def _checkpoint_path(name: str | Path) -> Path:
-    from fer_utils.workspace import project_root
-
     path = Path(name)
     published = project_root() / "weights"
     if path.suffix != ".safetensors" and path.parent == Path():

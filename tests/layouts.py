@@ -48,7 +48,9 @@ def csv_bytes(
 
 def fer2013_csv(n: int = 14, columns: Sequence[str] = ("emotion", "pixels", "Usage"), **how: Any) -> bytes:
     """`n` noise images: codes 0 to 6 in turn, the usages in three blocks."""
-    return csv_bytes(noise(n), [i % 7 for i in range(n)], [USAGES[3 * i // n] for i in range(n)], columns, **how)
+    return csv_bytes(
+        noise(n), [i % 7 for i in range(n)], [USAGES[3 * i // n] for i in range(n)], columns, **how
+    )
 
 
 def pack(packing: str, data: bytes, name: str = "fer2013.csv", more: dict[str, bytes] | None = None) -> bytes:
@@ -98,7 +100,9 @@ def ckplus_tree(root: Path, sequences: dict[str, tuple[int, int | None]]) -> Pat
     return root
 
 
-def refused(call: Callable[[], object], *, file: Path | None = None, row: int | None = None, says: str = "") -> DataError:
+def refused(
+    call: Callable[[], object], *, file: Path | None = None, row: int | None = None, says: str = ""
+) -> DataError:
     """The one clear error that a call raises: with a file, a remedy, and perhaps a row and some words."""
     with pytest.raises(DataError) as caught:
         call()

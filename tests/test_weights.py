@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from fer_utils import weights
 from fer_utils.errors import DataError
@@ -101,7 +101,7 @@ def test_resnet50_is_read_from_its_public_forms(name, resnet, tmp_path, monkeypa
     write(resnet, tmp_path / name)
     monkeypatch.setenv("FER_WEIGHTS", str(tmp_path))
     read = ResNet50().eval()
-    read.load_state_dict(load_vggface2("resnet50"))
+    load_vggface2(read)
     images = torch.rand(2, 1, 64, 64)
     for norm in resnet.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
@@ -131,9 +131,15 @@ def test_inception_is_read_from_facenet_pytorchs_file(tmp_path, monkeypatch):
 
 def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("FER_WEIGHTS", str(tmp_path))
-    torch.save({"conv1_7x7_s2.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "resnet50_ft_dag.pth")
-    with pytest.raises(DataError, match=r"not the weights of resnet50: conv1.conv.weight is \(64, 3, 3, 3\)"):
-        load_vggface2("resnet50")
+    path = tmp_path / "resnet50_ft_dag.pth"
+    torch.save({"conv1_7x7_s2.weight": torch.zeros(64, 3, 3, 3)}, path)
+    with pytest.raises(
+        DataError, match=r"not the weights of a ResNet50: size mismatch for conv1.conv.weight"
+    ):
+        load_vggface2(ResNet50(width=1))
+    torch.save({"conv1_7x7_s2.weight": torch.zeros(1, 3, 7, 7)}, path)
+    with pytest.raises(DataError, match=r"a ResNet50: conv1.bn.weight is missing"):
+        load_vggface2(ResNet50(width=1))
 
 
 class Attack:
@@ -175,7 +181,7 @@ def test_garbage_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.setenv("FER_WEIGHTS", str(tmp_path))
     (tmp_path / name).write_bytes(b"<html>not found</html>")
     with pytest.raises(DataError, match=f"{name}: not a"):
-        load_vggface2("resnet50")
+        load_vggface2(ResNet50(width=1))
 
 
 # --- fetching ---
@@ -202,7 +208,7 @@ def test_what_cannot_be_downloaded_is_asked_for(tmp_path, monkeypatch):
         message = str(caught.value)
         assert all(part in message for part in (str(tmp_path / name), "no network", "https://", start))
     with pytest.raises(DataError, match=r"resnet50_ft_dag.pth.*github.com/rcmalli.*No public checksum"):
-        load_vggface2("resnet50")
+        load_vggface2(ResNet50(width=1))
     with pytest.raises(DataError, match=r"faceres.json"):
         FaceNet(head=[8]).load_pretrained(None)
 
@@ -271,7 +277,7 @@ def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
 def test_damaged_and_foreign_checkpoints_are_refused(saved, tmp_path):
     model, path = saved
     whole = path.read_bytes()
-    tensors = load_file(path)
+    tensors = load(whole)
     about = {"network": "facenet", "options": model.options}
 
     def refused(match):

@@ -25,6 +25,7 @@ from fer_utils.datasets.layouts import (
     read_pixel_csv,
     read_text,
     subfolders,
+    unwrapped,
     walk,
 )
 from fer_utils.emotions import CKPLUS, CKPLUS_CSV, FOLDER_NAMES
@@ -45,18 +46,12 @@ REMEDY = (
 def _candidates(root: Path) -> list[Path]:
     """Whatever may be CK+ below the root, best first."""
     folders = list(walk(root))
-    images = [_unwrapped(f) for folder in folders for f in folder.folders if f.name.lower() == TREES[0]]
+    images = [unwrapped(f) for folder in folders for f in folder.folders if f.name.lower() == TREES[0]]
     repacks = [folder.path for folder in folders if _is_repack(folder)]
     tables = [table.path for table in find_tables(root) if re.fullmatch(NAME, table.name)]
     labels = [folder.path for folder in folders if _label_tree(folder)]
     found = [*images, *repacks, *dict.fromkeys(tables)]
     return found or [*named_folders(root, NAME), *labels]
-
-
-def _unwrapped(folder: Path) -> Path:
-    """A folder, or the one of the same name in it: some archives nest it in itself."""
-    inner = folder / folder.name
-    return inner if inner.is_dir() else folder
 
 
 def _is_repack(folder: Folder) -> bool:

@@ -23,10 +23,11 @@ from PIL import Image
 Window = tuple[slice, slice]
 
 HAIR = ("crop", "parted", "fringe", "long", "curly", "tied", "receding", "bob")
+# How far hair stands off the head, and how wide and how low it falls behind it.
+FULL = dict(zip(HAIR, (1.0, 1.15, 1.1, 1.1, 1.5, 0.6, 0.35, 1.1), strict=True))
+BEHIND = {"long": (0.1, 2.7), "bob": (0.12, 1.35), "curly": (0.08, 1.0)}
 MOUTH, CHIN = 0.84, 1.38  # heights of the closed mouth and of the chin
-DENSITY = (
-    44.0  # least pixels a head unit while drawing: below it, lids and lips would be thinner than a pixel
-)
+DENSITY = 36.0  # least pixels a head unit while drawing; below it lids would be too thin
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,11 @@ class Identity:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Identity:
         """Draw a person at random."""
-        skin = float(rng.choice([rng.uniform(0.66, 0.8), rng.uniform(0.5, 0.66), rng.uniform(0.33, 0.5)]))
+        skin = float(rng.choice([rng.uniform(0.62, 0.74), rng.uniform(0.5, 0.62), rng.uniform(0.34, 0.5)]))
         age = float(rng.beta(1.6, 2.4))
         hair = str(rng.choice(HAIR, p=[0.2, 0.17, 0.1, 0.15, 0.1, 0.1, 0.1 * age + 0.03, 0.15 - 0.1 * age]))
         dark = rng.uniform(0.06, 0.2)
-        fair = rng.uniform(0.2, 0.55) if skin > 0.62 else dark
+        fair = rng.uniform(0.2, 0.55) if skin > 0.6 else dark
         short = hair in ("crop", "parted", "receding")
         return cls(
             length=rng.normal(1, 0.035),
@@ -149,7 +150,7 @@ class Identity:
             skin=skin,
             age=age,
             hair=hair,
-            hair_tone=float(rng.choice([dark, fair]) * (1 - age**3) + 0.68 * age**3),
+            hair_tone=float(rng.choice([dark, fair]) * (1 - age**3) + 0.6 * age**3),
             volume=rng.uniform(0.08, 0.2),
             side=int(rng.choice([-1, 1])),
             beard=rng.uniform(0.1, 0.75) if short and rng.random() < 0.45 else 0.0,
@@ -161,13 +162,13 @@ class Identity:
             opening=rng.normal(1, 0.1),
             slant=rng.normal(0.01, 0.02),
             apart=rng.normal(0.43, 0.018),
-            iris=rng.uniform(0.08, 0.4) if skin > 0.62 else rng.uniform(0.06, 0.16),
+            iris=rng.uniform(0.08, 0.4) if skin > 0.6 else rng.uniform(0.06, 0.16),
             nose=rng.normal(1.08, 0.11) + 0.25 * (0.62 - skin),
             nose_y=rng.normal(0.5, 0.03),
             mouth=rng.normal(0.37, 0.022),
             lips=float(np.clip(rng.normal(1, 0.18) + 0.6 * (0.6 - skin), 0.6, 1.5)),
             corners=rng.normal(0, 0.018),
-            lip_tone=rng.uniform(0.62, 0.82) if short else rng.uniform(0.5, 0.75),
+            lip_tone=rng.uniform(0.7, 0.85) if short else rng.uniform(0.55, 0.78),
             clothes=float(rng.choice([rng.uniform(0.08, 0.35), rng.uniform(0.45, 0.85)])),
             texture=int(rng.integers(2**31)),
         )
@@ -270,8 +271,9 @@ class _Painter:
 
     def bump(self, x: float, y: float, width: float, height: float, lift: float) -> None:
         """Raise the height field (or lower it) in the form of a bell."""
-        win = self.at(x, y, 2.3 * max(width, height))
-        self.z[win] += lift * _fall(self.u[win] - x, width) * _fall(self.v[win] - y, height)
+        win = self.at(x, y, 2 * max(width, height))
+        u, v = (self.u[win] - x) * (1 / width), (self.v[win] - y) * (1 / height)
+        self.z[win] += lift * np.exp(-u * u - v * v)
 
     def stroke(
         self, start: tuple[float, float], end: tuple[float, float], bend: float, width: float
@@ -284,17 +286,17 @@ class _Painter:
         u, v = self.u[win] - start[0], self.v[win] - start[1]
         t = (u * dx + v * dy) / length**2
         across = (v * dx - u * dy) / length + bend * 4 * t * (1 - t)
-        return win, _fall(across, width) * np.clip(np.minimum(t, 1 - t) * 4 + 0.15, 0, 1)
+        return win, _fall(across, width) * _step(np.minimum(t, 1 - t), 0, 0.4)
 
     def wrinkle(
         self, start: tuple[float, float], end: tuple[float, float], bend: float, width: float, depth: float
     ) -> None:
         """A furrow in the skin: lower, and a little darker."""
-        if depth < 0.002:
+        if depth < 0.003:
             return
         win, line = self.stroke(start, end, bend, width)
         self.z[win] -= depth * line
-        self.tone[win] *= 1 - min(3 * depth, 0.4) * line
+        self.tone[win] *= 1 - min(4 * depth, 0.22) * line
 
     def mix(self, win: Window, tone: np.ndarray | float, cover: np.ndarray) -> None:
         """Lay a tone over the picture."""
@@ -308,10 +310,10 @@ class _Painter:
         self.outline()
         self.out = self.background()
         grain = self.strands()
-        if self.who.hair in ("long", "bob", "curly"):
+        self.ears()
+        if self.who.hair in BEHIND:
             self.back_hair(grain)
         self.body()
-        self.ears()
         self.z = 0.85 * np.sqrt(np.clip(1.12 - (self.x / 1.06) ** 2 - (self.y / 1.62) ** 2, 0.01, None))
         self.tone = np.full(self.shape, self.who.skin, np.float32)
         self.relief()
@@ -349,45 +351,51 @@ class _Painter:
         return tone.astype(np.float32)
 
     def strands(self) -> np.ndarray:
-        """Tone of the hair: strands around the crown, and a sheen."""
+        """Tone of the hair: strands that run from the crown, and a sheen."""
         who = self.who
-        angle = np.arctan2(self.x - 0.25 * who.side, self.y + 1.0)
-        wave = 0.03 * np.sin(7 * self.y) if who.hair != "curly" else 0.22 * np.sin(15 * self.y + 6 * self.x)
-        table = self.rng.normal(0, 1, 160)
-        fine = np.interp((angle + wave) * 25, np.arange(160) - 80, table, period=160).astype(np.float32)
-        sheen = _fall(self.radius - 0.93, 0.16) * _step(-self.y, 0.1, 0.9)
-        light = 1 + 0.45 * (self.view.light[0] * self.x) - 0.25 * self.view.light[1] * np.clip(-self.y, 0, 1)
-        return who.hair_tone * light * (1 + 0.16 * fine) + 0.1 * sheen * (1 + 0.5 * fine)
+        crown = {"crop": -2.6, "receding": -2.6, "tied": -3.2, "curly": -2.0}.get(who.hair, -1.55)
+        side = 0.3 * who.side if who.hair in ("parted", "long", "bob") else 0.0
+        angle = np.arctan2(self.x - side, self.y - crown)
+        wave = 0.02 * np.sin(5 * self.y + 2 * self.x)
+        if who.hair == "curly":
+            wave = 0.09 * np.sin(13 * self.y + 5 * self.x) + 0.07 * np.sin(21 * self.x - 9 * self.y)
+        table = self.rng.normal(0, 1, 256).astype(np.float32)
+        table = np.repeat(table, 4) * 0.7 + self.rng.normal(0, 0.6, 1024).astype(np.float32)
+        fine = table[((angle + wave) * (-36 * crown)).astype(np.int32) % 1024]
+        sheen = _fall(self.radius - 0.9, 0.16) * _step(-self.y, 0.1, 0.9)
+        light = 1 + 0.4 * self.view.light[0] * self.x - 0.3 * self.view.light[1] * np.clip(-self.y - 0.4, -0.5, 1)
+        return who.hair_tone * light * (1 + 0.13 * fine) + 0.07 * sheen * (1 + 0.4 * fine)
 
     def back_hair(self, grain: np.ndarray) -> None:
         """Hair that falls behind the head."""
-        who = self.who
-        low = {"long": 2.3, "bob": 1.25, "curly": 1.0}[who.hair]
-        width = 1.1 + who.volume + 0.1 * _step(self.y, -0.2, 1.2)
+        who, top = self.who, self.hair_depth()
+        spread, height = BEHIND[who.hair]
+        half = float(1.015 + 0.47 * FULL[who.hair] * who.volume) + spread * _step(self.y, 0, 0.8)
+        x, y = (self.x / half) ** 2, (self.y / (height + who.volume)) ** 2
+        falling = np.sqrt(np.sqrt(x * x + y * y))
+        size = np.where(self.y < 0, self.radius / top, falling)
         if who.hair == "curly":
-            width = width + 0.12
-        side = width - np.abs(self.x)
-        top = (1.1 + who.volume - self.radius) * 0.9
-        cover = self.edge(np.where(self.y < -0.15, np.minimum(top, side), np.minimum(side, low - self.y)))
-        self.mix(np.s_[:, :], 0.75 * grain, cover)
+            size += 0.02 * np.sin(17 * np.arctan2(self.x, self.y))
+        self.mix(np.s_[:, :], 0.72 * grain * (1 - 0.3 * _fall(1 - size, 0.06)), self.edge(1.1 * (1 - size)))
+
+    def hair_depth(self) -> np.ndarray:
+        """How far the hair reaches, as a factor of the outline of the head."""
+        return 1.015 + FULL[self.who.hair] * self.who.volume * _step(-self.y, -0.5, 0.6)
 
     def body(self) -> None:
         """Neck, shoulders and clothes."""
-        who, all_ = self.who, np.s_[:, :]
-        chin = CHIN * who.length
-        neck_width = 0.56 + 0.05 * (who.jaw - 2) + 0.25 * _step(self.y, chin + 0.15, chin + 0.9)
-        shade = 0.62 - 0.28 * _fall(self.y - chin - 0.75 * self.jaw, 0.3)
-        round_ = 1 - 0.45 * (self.x / 0.75) ** 2 + 0.3 * self.view.light[0] * self.x
-        neck = np.clip(who.skin * shade * round_ * 1.25, 0.02, 1)
-        self.mix(all_, neck, self.edge(np.minimum(neck_width - np.abs(self.x), self.y - 0.6)))
-        shoulder = chin + 0.34 + 0.32 * np.clip(np.abs(self.x) - 0.5, 0, None) ** 1.1
-        collar = shoulder + 0.35 * np.clip(1 - (self.x / 0.62) ** 2, 0, None)
-        cloth = who.clothes * (
-            1 + 0.2 * self.view.light[0] * self.x - 0.12 * (self.y - 2) + 0.05 * np.sin(9 * self.x)
-        )
-        self.mix(all_, cloth, self.edge(self.y - collar))
-        seam = _fall(self.y - collar - 0.05, 0.02) * (np.abs(self.x) < 0.6)
-        self.mix(all_, cloth * 0.7, 0.6 * seam)
+        who, light = self.who, self.view.light[0]
+        win = np.s_[self.at(0, 0.9, 0.3)[0].start :, :]
+        x, y = self.x[win], self.y[win]
+        ax, chin = np.abs(x), CHIN * who.length
+        width = 0.5 + 0.1 * (who.jaw - 2) + 0.35 * _step(y, chin, chin + 0.95) ** 2
+        shade = 0.72 - 0.3 * _fall(y - chin - 0.75 * self.jaw, 0.28)
+        neck = who.skin * shade * (1.25 - 1.1 * x * x + 0.4 * light * x)
+        self.mix(win, np.clip(neck, 0.02, 1), self.edge(np.minimum(width - ax, y - 0.6)))
+        collar = chin + 0.34 + 0.32 * np.clip(ax - 0.5, 0, None) + 0.35 * np.clip(1 - 2.6 * x * x, 0, None)
+        cloth = who.clothes * (1.24 + 0.2 * light * x - 0.12 * y + 0.05 * np.sin(9 * x))
+        cloth *= 1 - 0.25 * _fall(y - collar - 0.05, 0.025) * (ax < 0.62)
+        self.mix(win, cloth, self.edge(y - collar))
 
     def ears(self) -> None:
         who = self.who
@@ -411,13 +419,13 @@ class _Painter:
         u, v = self.u[win], self.v[win]
         # The nose comes nearer to the camera than the face does, so a turned head moves it further.
         u = u - 0.5 * self.view.yaw * _step(v, -0.2, tip)
-        rise = _step(v, -0.3, tip) * _step(-v, -tip - 0.14, -tip + 0.02)
-        self.z[win] += 0.27 * rise * _fall(u, (0.12 + 0.06 * _step(v, 0.0, tip)) * who.nose)
+        rise = _step(v, -0.3, tip) * _step(-v, -tip - 0.2, -tip + 0.03)
+        self.z[win] += 0.23 * rise * _fall(u, (0.12 + 0.06 * _step(v, 0.0, tip)) * who.nose)
         self.nose_x = 0.5 * self.view.yaw
-        self.bump(self.nose_x, tip - 0.01, 0.1 * who.nose, 0.085, 0.08)
+        self.bump(self.nose_x, tip, 0.11 * who.nose, 0.1, 0.065)
         wing = 0.175 * who.nose * (1 + 0.12 * au.au9 + 0.08 * au.au12)
         for side in (-1, 1):
-            self.bump(self.nose_x + side * wing, tip + 0.03, 0.065 * who.nose, 0.07, 0.085)
+            self.bump(self.nose_x + side * wing, tip + 0.03, 0.07 * who.nose, 0.075, 0.06)
             self.bump(side * who.apart, 0.0, 0.23, 0.15, -0.1)
             self.bump(side * who.apart, 0.0, 0.16, 0.12, 0.07)
             self.bump(side * 0.42, -who.brow_y + 0.02, 0.26, 0.1, 0.035)
@@ -425,18 +433,18 @@ class _Painter:
             self.bump(side * 0.62, 0.85, 0.16, 0.2, -0.03)
             # The fold from the nose to the lip corner, the bag below the eye, crow's feet.
             corner = (side * (who.mouth + 0.13 + 0.08 * smile + 0.05 * au.au20), MOUTH - 0.06 - 0.05 * smile)
-            depth = 0.006 + 0.022 * who.age + 0.045 * smile + 0.04 * au.au9 + 0.03 * au.au10 + 0.008 * au.au15
-            self.wrinkle((side * wing * 1.25, tip + 0.0), corner, -0.06 * side, 0.035, depth)
-            bag = 0.006 + 0.016 * who.age + 0.02 * au.au6 + 0.012 * au.au7
-            inner, outer = (side * (who.apart - 0.2), 0.12), (side * (who.apart + 0.2), 0.1)
-            self.wrinkle(inner, outer, -0.07 * side, 0.03, bag)
+            depth = 0.004 + 0.018 * who.age + 0.03 * smile + 0.022 * au.au9 + 0.02 * au.au10 + 0.006 * au.au15
+            self.wrinkle((side * wing * 1.25, tip + 0.0), corner, -0.06 * side, 0.045, depth)
+            bag = 0.003 + 0.012 * who.age + 0.014 * au.au6 + 0.01 * au.au7
+            inner, outer = (side * (who.apart - 0.21), 0.1), (side * (who.apart + 0.2), 0.09)
+            self.wrinkle(inner, outer, -0.06 * side, 0.035, bag)
             for angle in (-0.07, 0.0, 0.08):
-                depth = (0.25 + who.age) * 0.017 * au.au6
+                depth = (0.2 + who.age) * 0.014 * au.au6
                 start = (side * (who.apart + 0.27), 0.02 + angle * 0.4)
                 self.wrinkle(start, (side * (who.apart + 0.45), 0.02 + angle * 1.7), 0.01, 0.014, depth)
-            depth = 0.02 * au.au15 + 0.01 * who.age
+            depth = 0.009 * au.au15 + 0.008 * who.age
             start = (side * (who.mouth + 0.04), MOUTH + 0.08)
-            self.wrinkle(start, (side * (who.mouth + 0.09), MOUTH + 0.28), 0.03 * side, 0.03, depth)
+            self.wrinkle(start, (side * (who.mouth + 0.1), MOUTH + 0.28), 0.03 * side, 0.04, depth)
         chin = CHIN * who.length - 0.2 + 0.75 * self.jaw
         self.bump(0, MOUTH + 0.02, 0.36, 0.24, 0.06)
         self.bump(0, chin, 0.2, 0.15, 0.07 + 0.04 * au.au17)
@@ -445,7 +453,7 @@ class _Painter:
         win = self.at(0, tip + 0.15, 0.5)
         u, v = self.u[win] - self.nose_x, self.v[win]
         shadow = _fall(u + 0.12 * self.view.light[0], 0.2 * who.nose) * _fall(v - tip - 0.15, 0.06)
-        self.tone[win] *= 1 - 0.3 * shadow
+        self.tone[win] *= 1 - 0.2 * shadow
         for side in (-1, 1):
             hole = _fall(u - side * 0.085 * who.nose, 0.05 * who.nose) * _fall(v - tip - 0.095, 0.026)
             self.tone[win] *= 1 - 0.75 * hole
@@ -458,24 +466,22 @@ class _Painter:
             socket = _fall(u - side * (who.apart - 0.08), 0.25) * _fall(v + 0.06, 0.15)
             self.tone[win] *= 1 - 0.16 * socket
         for side in (-1, 1):
-            depth = 0.02 * au.au9
-            start = (side * 0.11, 0.02)
-            self.wrinkle((side * 0.02, -0.02), (side * 0.16, 0.1), 0.01, 0.016, depth)
-            self.wrinkle(start, (side * 0.2, 0.24), 0.02 * side, 0.016, depth)
+            self.wrinkle((side * 0.05, -0.06), (side * 0.16, 0.06), 0.0, 0.022, 0.014 * au.au9)
+            self.wrinkle((side * 0.09, 0.07), (side * 0.19, 0.2), 0.0, 0.022, 0.014 * au.au9)
 
     def brow_wrinkles(self) -> None:
         who, au = self.who, self.au
         lift = max(au.au1, au.au2)
         for row in range(3):
             y = -0.58 - 0.15 * row
-            depth = (0.3 + who.age) * 0.014 * lift + 0.006 * who.age
+            depth = (0.3 + who.age) * 0.012 * lift + 0.004 * who.age
             half = 0.5 if au.au2 > 0.3 else 0.28
             self.wrinkle(
-                (-half, y + 0.02), (half, y + 0.02), 0.05 - 0.1 * (au.au1 > au.au2 + 0.2), 0.022, depth
+                (-half, y + 0.02), (half, y + 0.02), 0.05 - 0.07 * (au.au1 > au.au2 + 0.2), 0.022, depth
             )
         for side in (-1, 1):
-            x = side * (0.075 - 0.015 * au.au4)
-            self.wrinkle((x, -0.42), (x * 0.9, -0.17), 0.015 * side, 0.02, 0.03 * au.au4 + 0.008 * who.age)
+            x = side * (0.1 - 0.02 * au.au4)
+            self.wrinkle((x, -0.42), (x * 0.75, -0.2), 0.0, 0.03, 0.021 * au.au4 + 0.005 * who.age)
 
     def brows(self) -> None:
         """Eyebrows: a thick arc from the inner to the outer end, raised and lowered by AU 1, 2 and 4."""
@@ -499,7 +505,7 @@ class _Painter:
             bow = arch * np.sin(np.pi * np.clip(t, 0, 1) ** 1.35)
             across = (v * dx - u * dy) / length * side + bow
             thick = 0.052 * who.brow * (1 - 0.75 * np.clip(t, 0, 1) ** 2) * _step(t, -0.25, 0.2)
-            hairs = 0.85 + 0.15 * np.sin(u * 90 + v * 60)
+            hairs = 0.88 + 0.12 * np.sin(u * 130 + v * 90 + 3 * np.sin(u * 37))
             soft = np.clip((thick - np.abs(across)) * (1 / 0.03) + 0.35, 0, 1)
             cover = soft * _step(t, -0.06, 0.1) * _step(-t, -1.05, -0.85) * hairs
             self.tone[win] += 0.88 * cover * (tone - self.tone[win])
@@ -522,8 +528,8 @@ class _Painter:
         u, v = self.u[win], self.v[win]
         t = np.clip(u * (1 / half), -1.15, 1.15)
         square = np.clip(1 - t * t, 0, 1)
-        lift = 0.17 * au.au12 - 0.15 * au.au15 - 0.03 * au.au20 + who.corners
-        one = 0.17 * au.au14 * _step(t * who.side, 0.0, 1)
+        lift = 0.17 * au.au12 - 0.12 * au.au15 - 0.03 * au.au20 + who.corners
+        one = 0.13 * au.au14 * np.clip(t * who.side, 0, 1) ** 2
         base = middle - lift * np.abs(t) ** 1.8 * (1 + 0.08 * who.side * t) - one
         dip = 0.012 * _fall(t, 0.25) * (1 - au.au25)
         upper = base - (up if open_ else 0) * square**0.7 + dip
@@ -534,14 +540,13 @@ class _Painter:
         along = self.edge((1 - np.abs(t)) * half)
         upper_lip = self.edge(v - top) * self.edge(upper - v) * along
         lower_lip = self.edge(v - lower) * self.edge(bottom - v) * along
-        self.z[win] += 0.05 * upper_lip * _fall(v - upper + 0.02, 0.06)
-        self.z[win] += 0.075 * lower_lip * _fall(v - (lower + bottom) / 2, 0.05)
-        self.tone[win] *= 1 - (1 - who.lip_tone) * (1.15 * upper_lip + 0.85 * lower_lip)
+        self.z[win] += square * (0.03 * _fall(v - top, 0.07) + 0.06 * _fall(v - (lower + bottom) / 2, 0.06))
+        self.tone[win] *= 1 - (1 - who.lip_tone) * (upper_lip + 0.8 * lower_lip)
         # The dark line between the lips, the dimples at their ends, the shadow below the lower lip.
-        line = _fall(v - (upper + lower) / 2, 0.018) * self.edge((1.06 - np.abs(t)) * half)
+        line = _fall(v - (upper + lower) / 2, 0.018) * _step(1.08 - np.abs(t), 0, 0.3)
         if not open_:
             self.tone[win] *= 1 - 0.62 * line
-        ends = _fall(np.abs(t) - 1.03, 0.1) * _fall(v - base, 0.035)
+        ends = _fall(np.abs(u) / half - 1.03, 0.1) * _fall(v - base, 0.035)
         self.tone[win] *= 1 - (0.3 + 0.15 * au.au12) * ends
         self.tone[win] *= 1 - 0.16 * _fall(v - bottom - 0.06, 0.045) * square
         philtrum = (
@@ -577,9 +582,11 @@ class _Painter:
         strength = 1 / math.sqrt(1 + lx * lx + ly * ly)
         facing = 1 / np.sqrt(1 + right * right + down * down)
         direct = np.clip((1 - right * lx - down * ly) * facing * strength, 0, None)
-        shine = 0.09 * direct**18
+        glint = direct * direct
+        glint *= glint
+        shine = 0.09 * (glint * glint) * (glint * glint)
         rim = 0.8 + 0.2 * facing
-        return self.tone * rim * (view.ambient + (1.22 - view.ambient) * direct) + shine
+        return self.tone * rim * (view.ambient + (1.16 - view.ambient) * direct) + shine
 
     def eye(self, side: int) -> None:
         """Eyeball between the lids, with iris, pupil, highlight, lashes and the crease of the upper lid."""
@@ -608,11 +615,11 @@ class _Painter:
         ix, iy = t * half - side * 0.25 * self.view.yaw, v + 0.004
         r = np.hypot(ix, iy)
         size = 0.092
-        ring = who.iris + 0.1 * _step(r, 0.04, 0.075) * (who.iris > 0.15) - 0.12 * _step(r, 0.07, size)
+        ring = who.iris + 0.1 * _step(r, 0.04, 0.075) * float(who.iris > 0.15) - 0.12 * _step(r, 0.07, size)
         iris = np.clip(ring + 0.07 * _step(iy, -0.02, 0.08), 0.03, 1) * level
         ball += self.edge(size - r) * (iris - ball)
         ball += self.edge(0.04 - r) * (0.03 - ball)
-        gx, gy = 0.03 * np.sign(self.view.light[0]) * side, -0.035
+        gx, gy = math.copysign(0.03, self.view.light[0]) * side, -0.035
         ball += 0.9 * self.edge(0.019 - np.hypot(ix - gx, iy - gy)) * (1 - ball)
         self.mix(win, ball, inside)
         fade = self.edge((1.08 - np.abs(t)) * half)
@@ -643,44 +650,40 @@ class _Painter:
     def front_hair(self, grain: np.ndarray) -> None:
         """Hair over the forehead and the sides of the head."""
         who, style = self.who, self.who.hair
-        x, y, thick = self.x, self.y, self.who.volume
+        x, y = self.x, self.y
         ax = np.abs(x)
         part = x - 0.3 * who.side
-        line = {
-            "crop": -0.92 - 0.1 * x * x + 1.5 * np.clip(ax - 0.72, 0, None),
-            "parted": -1.0
-            + 0.32 * np.clip(-part * who.side, 0, None) ** 1.2
-            + 1.2 * np.clip(ax - 0.72, 0, None),
-            "fringe": -0.5 + 0.05 * np.cos(9 * x) + 1.6 * np.clip(ax - 0.7, 0, None) ** 1.5,
-            "long": -1.12 + 0.85 * np.abs(part) ** 1.7,
-            "bob": -1.05 + 0.75 * np.abs(part) ** 1.5,
-            "curly": -0.86 + 0.04 * np.sin(14 * x) + 1.2 * np.clip(ax - 0.6, 0, None),
-            "tied": -1.0 + 0.42 * x * x,
-            "receding": -1.2 - 0.1 * np.cos(4 * x) + 2.6 * np.clip(ax - 0.62, 0, None),
-        }[style]
-        full = {"crop": 1.0, "parted": 1.15, "receding": 0.35, "tied": 0.6, "curly": 1.6}.get(style, 1.1)
-        depth = 1.0 + full * thick * _step(-y, -0.5, 0.6) + 0.015
+        temple = np.clip(ax * 1.7 - 0.72, 0, 1.1)
+        temple = temple * temple * temple
+        sweep = np.abs(part)
+        sweep = sweep * np.sqrt(sweep)
+        if style in ("long", "bob"):
+            line = -1.1 + 0.5 * sweep + 2.6 * _step(ax, 0.7, 1.04)
+        elif style == "parted":
+            line = -1.02 + 0.3 * np.clip(-part * who.side, 0, None) + temple
+        elif style == "fringe":
+            line = -0.5 - 0.1 * who.side * x + 0.015 * np.sin(17 * x) + 0.8 * temple
+        elif style == "curly":
+            line = -0.84 + 0.04 * np.sin(14 * x) + 1.1 * temple
+        elif style == "receding":
+            line = -1.25 - 0.1 * np.cos(4 * x) + 1.5 * temple
+        else:
+            line = (-0.9 if style == "crop" else -1.0) + 0.1 * x * x + temple
+        depth = self.hair_depth()
         if style == "curly":
             depth = depth + 0.035 * np.sin(11 * np.arctan2(x, -y)) + 0.02 * np.sin(23 * np.arctan2(x, y))
         shell = (depth - self.radius) * 0.95
-        low = {
-            "crop": -0.05,
-            "parted": 0.05,
-            "receding": 0.1,
-            "tied": -0.05,
-            "curly": 0.35,
-            "fringe": 0.2,
-        }.get(style, 9)
+        low = {"long": 1.2, "bob": 1.0, "curly": 0.2, "fringe": 0.1}.get(style, 0.0)
         # Where the hairline runs down at the temples, the hair ends: in front of the ear, or not at all.
         ends = np.minimum(line, low) - y
         cover = np.clip(np.minimum(shell * self.k, ends * 13) + 0.5, 0, 1)
         win = np.s_[:, :]
         shadow = 0.3 * _fall(np.clip(y - line, 0, None), 0.09) * self.edge(self.inside) * (1 - cover)
         self.out *= 1 - shadow * (style != "receding")
-        self.mix(win, grain * (1 - 0.25 * _fall(ends, 0.06)), cover)
+        self.mix(win, grain * (1 - 0.25 * _fall(ends, 0.06)) * (1 - 0.4 * _fall(shell, 0.06)), cover)
         if style == "tied":
             knot = (1 - np.hypot(x / 0.42, (y + 1.62 * who.length) / 0.3)) * 0.3
-            self.mix(win, grain * 0.95, self.edge(knot) * (self.radius > 1.0 + 0.5 * thick))
+            self.mix(win, grain * 0.95, self.edge(knot) * (self.radius > 1.0 + 0.5 * who.volume))
 
     def spectacles(self) -> None:
         win = self.at(0, 0.03, 1.2)

@@ -21,6 +21,7 @@ from fer_utils.datasets.layouts import (
     named_folders,
     read_pixel_csv,
     subfolders,
+    unwrapped,
     walk,
 )
 from fer_utils.datasets.pixels import read_header
@@ -73,10 +74,14 @@ def _is_ours(path: Path, kind: int) -> bool:
 
 
 def _is_tree(folder: Folder, root: Path) -> bool:
-    if any(OTHERS.match(part.lower()) for part in folder.path.relative_to(root).parts):
+    above = [part.lower() for part in folder.path.relative_to(root).parts]
+    if any(OTHERS.match(part) for part in above) or (above and above[-1] in SPLIT_OF_FOLDER):
         return False
-    parts = [f for f in folder.folders if f.name.lower() in SPLIT_OF_FOLDER]
-    return any(f.name.lower() in FOLDER_NAMES for part in parts for f in subfolders(part))
+    return any(f.name.lower() in FOLDER_NAMES for part in _parts(folder.folders) for f in subfolders(part))
+
+
+def _parts(folders: list[Path]) -> list[Path]:
+    return [unwrapped(f) for f in folders if f.name.lower() in SPLIT_OF_FOLDER]
 
 
 def find(root: Path) -> Path | None:
@@ -117,7 +122,7 @@ def _read_csv(path: Path, root: Path, kind: int) -> FaceSource:
 
 
 def _read_folders(path: Path, root: Path) -> FaceSource:
-    parts = [f for f in subfolders(path) if f.name.lower() in SPLIT_OF_FOLDER]
+    parts = _parts(subfolders(path))
     if not parts:
         raise DataError("the folder holds FER2013 in no known layout", file=path, remedy=REMEDY)
     faces = [

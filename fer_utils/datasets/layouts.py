@@ -103,11 +103,16 @@ def subfolders(folder: Path) -> list[Path]:
     return contents(folder).folders
 
 
+def unwrapped(folder: Path) -> Path:
+    """A folder, or the one of the same name in it: some archives nest it in itself."""
+    inner = folder / folder.name
+    return inner if inner.is_dir() else folder
+
+
 def image_folder(base: Path, name: str) -> Path | None:
     """The first folder of that name, in lower case, below another one that holds images; or none."""
-    found = [f for folder in walk(base, 2) for f in folder.folders if f.name.lower() == name]
-    places = [place for f in found for place in (f, f / f.name)]  # some archives nest it in itself
-    return next((place for place in places if images_in(place)), None)
+    found = [unwrapped(f) for folder in walk(base, 2) for f in folder.folders if f.name.lower() == name]
+    return next((place for place in found if images_in(place)), None)
 
 
 def class_folders(path: Path, codes: Mapping[int, str], remedy: str) -> list[tuple[Path, str]]:

@@ -148,7 +148,7 @@ class FaceNet(nn.Module):
         """
         if self.options["pretrained"] == "none":
             return
-        self.trunk.load_state_dict(load_vggface2(self.options["trunk"]))
+        load_vggface2(self.trunk)
         if isinstance(self.trunk, MobileNetV1):
             rows = (
                 torch.linspace(0, len(train_faces) - 1, min(len(train_faces), 2048)).long().unique().numpy()

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import chain
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-_WORDS: dict[type[nn.Module], str] = {
-    nn.Linear: "fully connected",
-    nn.modules.batchnorm._BatchNorm: "batch norm",
-    nn.Dropout: "dropout",
-    nn.ReLU: "ReLU",
-    nn.ReLU6: "ReLU6",
-    nn.Flatten: "flatten",
-    nn.AdaptiveAvgPool2d: "global mean",
-}
+Part = tuple[nn.Module, list[nn.Parameter]]
 
 
 def layer_table(model: nn.Module, image_size: int = 64) -> pd.DataFrame:
@@ -42,15 +33,12 @@ def layer_table(model: nn.Module, image_size: int = 64) -> pd.DataFrame:
         shapes[module] = tuple(output.shape[1:])
 
     for name, child in chain(body.named_children(), model.classifier.named_children()):
-        if isinstance(child, nn.Dropout | nn.ReLU):
-            continue
-        parts = _parts(child)
-        for number, (last, parameters) in enumerate(parts):
-            last = child if number == len(parts) - 1 else last
+        parts = [] if isinstance(child, nn.Dropout | nn.ReLU) else _parts(child)
+        for last, parameters in parts:
             hooks.append(last.register_forward_hook(note_shape))
             trained = any(p.requires_grad for p in parameters)
-            suffix = "" if len(parts) == 1 else (" trained" if trained else " frozen")
-            rows.append((name + suffix, kind(child), last, sum(p.numel() for p in parameters), trained))
+            part = "" if len(parts) == 1 else " trained" if trained else " frozen"
+            rows.append((name + part, kind(child), last, sum(p.numel() for p in parameters), trained))
     was_training = model.training
     with torch.no_grad():
         model.eval()(torch.zeros(1, 1, image_size, image_size, device=next(model.parameters()).device))
@@ -58,8 +46,7 @@ def layer_table(model: nn.Module, image_size: int = 64) -> pd.DataFrame:
     for hook in hooks:
         hook.remove()
     table = pd.DataFrame(rows, columns=["layer", "kind", "output", "parameters", "trained"])
-    table["output"] = [shapes[module] for module in table["output"]]
-    return table
+    return table.assign(output=[shapes[module] for module in table["output"]])
 
 
 def kind(module: nn.Module) -> str:
@@ -67,38 +54,33 @@ def kind(module: nn.Module) -> str:
 
     A block says it itself by an attribute `kind`; another container is called after its first layer.
     """
-    if isinstance(words := getattr(module, "kind", None), str):
-        return words
-    if isinstance(module, nn.Conv2d | nn.MaxPool2d):
-        height, width = _pair(module.kernel_size)
-        stride = _pair(module.stride)[0]
-        if isinstance(module, nn.MaxPool2d):
-            name = "max pool"
-        else:
+    match module:
+        case nn.Module(kind=str(words)):
+            return words
+        case nn.Conv2d(kernel_size=(height, width), stride=(stride, _)):
             name = "depthwise conv" if module.groups == module.in_channels > 1 else "conv"
-        return f"{name} {height}×{width}" + (f" /{stride}" if stride > 1 else "")
-    words = next((words for known, words in _WORDS.items() if isinstance(module, known)), None)
-    first = next(module.children(), None)
-    return words or (kind(first) if first else type(module).__name__.lower())
+        case nn.MaxPool2d(kernel_size=height, stride=stride):
+            name, width = "max pool", height
+        case nn.Linear():
+            return "fully connected"
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
+            return "batch norm"
+        case nn.AdaptiveAvgPool2d():
+            return "global mean"
+        case _:
+            first = next(module.children(), None)
+            return kind(first) if first else type(module).__name__.lower()
+    return f"{name} {height}×{width}" + (f" /{stride}" if stride > 1 else "")
 
 
-def leaves(module: nn.Module) -> Iterator[nn.Module]:
-    """The layers within a block, in the order in which they were added to it, which is that of computing."""
-    return (m for m in module.modules() if next(m.children(), None) is None)
-
-
-def _parts(block: nn.Module) -> list[tuple[nn.Module, list[nn.Parameter]]]:
+def _parts(block: nn.Module) -> list[Part]:
     """Cut a block where frozen layers end and trained ones begin: the last layer and parameters of each."""
-    parts: list[tuple[nn.Module, list[nn.Parameter]]] = []
-    for leaf in leaves(block):
+    parts: list[Part] = []
+    for leaf in (m for m in block.modules() if next(m.children(), None) is None):
         own = list(leaf.parameters())
         before = parts[-1][1] if parts else None
         if before is None or (own and before and own[0].requires_grad != before[0].requires_grad):
             parts.append((leaf, own))
         else:
             parts[-1] = (leaf, before + own)
-    return parts
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
+    return [*parts[:-1], (block, parts[-1][1])]
