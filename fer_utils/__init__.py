@@ -4,4 +4,9 @@ The notebooks narrate; this package holds what they repeat: readers for the data
 three networks (EmoNet, EasyNet, FaceNet), training, evaluation and the book's figures.
 """
 
+import warnings
+
+# Progress is shown as text, in notebooks too, so that pages and stored outputs need no widgets.
+warnings.filterwarnings("ignore", message="IProgress not found")
+
 __version__ = "0.1.0"

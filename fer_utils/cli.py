@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
-    except (DataError, ValueError) as error:
-        print(f"fer {options.command}: {error}", file=sys.stderr)
+    except (DataError, ValueError, OSError) as error:
+        print(f"fer {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"fer {options.command}: stopped", file=sys.stderr)
@@ -67,28 +68,35 @@ def _merge(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     from fer_utils.runs import train
 
+    if not re.fullmatch(r"auto|-1|\d+(,\d*)*", options.devices):
+        raise ValueError(f"--devices is {options.devices!r}; it must be auto, a number, or a list like 0,1")
     recipe = dict(_pair(text) for text in options.set)
     for name in ("epochs", "lr", "batch_size", "optimizer", "schedule"):
         if getattr(options, name) is not None:
             recipe[name] = getattr(options, name)
     space = _workspace(options)
-    run = train(
-        space,
-        options.network,
-        seed=options.seed,
-        name=options.name,
-        sources=options.sources or None,
-        recipe_changes=recipe,
-        model_options=dict(_pair(text) for text in options.option),
-        resume=options.resume,
-        progress=not options.no_progress and sys.stdout.isatty(),
-        **{
-            name: getattr(options, name)
-            for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")
-        },
-    )
+    try:
+        run = train(
+            space,
+            options.network,
+            seed=options.seed,
+            name=options.name,
+            sources=options.sources or None,
+            recipe_changes=recipe,
+            model_options=dict(_pair(text) for text in options.option),
+            resume=options.resume,
+            progress=not options.no_progress and sys.stdout.isatty(),
+            **{
+                name: getattr(options, name)
+                for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")
+            },
+        )
+    except MisconfigurationException as error:  # Lightning's: no such accelerator here, say
+        raise ValueError(error) from None
     best = run.best
     print(
         f"best on validation: epoch {int(best['epoch'])}, {best['val_accuracy']:.1%} right. "

@@ -102,7 +102,7 @@ def resize(images: np.ndarray, size: int = 64) -> np.ndarray:
         return images
     out = np.empty((len(images), size, size), np.uint8)
     for start in range(0, len(images), 512):
-        part = torch.from_numpy(np.ascontiguousarray(images[start : start + 512])).unsqueeze(1).float()
+        part = torch.from_numpy(np.array(images[start : start + 512])).unsqueeze(1).float()
         scaled = F.interpolate(part, (size, size), mode="bicubic", antialias=True, align_corners=False)
         out[start : start + 512] = scaled.round().clamp(0, 255).squeeze(1).byte().numpy()
     return out

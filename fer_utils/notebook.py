@@ -14,6 +14,7 @@ from fer_utils import results
 from fer_utils.checks import Check
 from fer_utils.datasets import read_sources
 from fer_utils.emotions import CLASSES
+from fer_utils.errors import DataError
 from fer_utils.faces import Box, FaceDetector, face_image
 from fer_utils.plots import use_style
 from fer_utils.workspace import Profile, Workspace, project_root, workspace
@@ -119,12 +120,16 @@ def full_results(pattern: str) -> list[dict[str, Any]]:
 
 
 def data_table(manifest: dict[str, Any]) -> pd.DataFrame:
-    """What became of each real source: read, dropped and why, kept by split."""
-    rows = {}
+    """What became of the images of each source: read, dropped and why, kept by split."""
+    columns = {}
     for source in manifest["sources"]:
-        dropped = {f"dropped: {reason}": n for reason, n in source["dropped"].items()}
-        rows[source["name"]] = {"read": source["read"], **dropped, **source["kept"]}
-    return pd.DataFrame(rows).rename_axis("images")
+        dropped = {f"dropped: {reason}": n for reason, n in sorted(source["dropped"].items())}
+        kept = {f"kept: {split}": n for split, n in source["kept"].items()}
+        columns[source["name"]] = {"read": source["read"], **dropped, **kept}
+    table = pd.DataFrame(columns).fillna(0).astype(int)
+    # Sources drop for different reasons, so their rows have to be brought together again.
+    order = sorted(table.index, key=lambda row: ("read", "drop", "kept").index(row[:4]))
+    return table.loc[order].rename_axis("images")
 
 
 def cropping_table(manifest: dict[str, Any]) -> pd.DataFrame:
@@ -278,7 +283,15 @@ def freeze_column(found: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def best(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result whose validation accuracy on FER2013 is highest."""
+    """The result whose validation accuracy on FER2013 is highest.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not found:
+        raise DataError(
+            "there are no results on real data", file="book/results", remedy="see the page on the full run"
+        )
     return max(found, key=lambda result: result["validation"]["fer2013"]["accuracy"])
 
 

@@ -142,6 +142,7 @@ def mean_faces(means: Mapping[str, np.ndarray], counts: Mapping[str, Sequence[in
     sizes = {np.shape(faces)[1:] for faces in means.values()}
     _check(all(len(faces) == len(CLASSES) for faces in means.values()), "six mean faces a source are needed")
     _check(len(sizes) == 1 and list(counts) == list(means), "means and counts do not agree")
+    _check(all(len(numbers) == len(CLASSES) for numbers in counts.values()), "six counts a source are needed")
     texts = [[f"{n:,}" if n else "none" for n in counts[source]] for source in means]
     return _mosaic(
         [list(faces) for faces in means.values()],
@@ -358,8 +359,8 @@ def confusion_matrices(
         rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for (i, j), n in np.ndenumerate(counts):
-            rate = f"{100 * rates[i, j]:.0f}" if counts[i].sum() else "–"
-            text = {"rates": rate, "counts": f"{n:,}", "both": f"{rate} %\n{n:,}"}[show]
+            rate = f"{100 * rates[i, j]:.0f}{' %' * (show == 'both')}" if counts[i].sum() else "–"
+            text = {"rates": rate, "counts": f"{n:,}", "both": f"{rate}\n{n:,}"}[show]
             colour = "white" if rates[i, j] > LIGHT_TEXT_FROM else INK
             axes.text(j, i, text, ha="center", va="center", color=colour, linespacing=1.1)
         axes.set_title(title)
@@ -441,10 +442,11 @@ def intervals(
         references: vertical lines by name, 0–1.
 
     Raises:
-        ValueError: a column is missing, or a group is neither own nor other.
+        ValueError: a column is missing, a group is neither own nor other, or there is no row.
     """
     _check_columns(table, "name", "value", "low", "high", "group")
     _check(set(table["group"]) <= {"own", "other"}, "a group is neither own nor other")
+    _check(len(table) > 0, "there is nothing to draw")
     table = table.sort_values("value", ascending=False, kind="stable").reset_index(drop=True)
     names = ["\n".join(textwrap.wrap(name, 30)) for name in table["name"]]
     notes = table["note"].fillna("") if "note" in table else [""] * len(table)
@@ -493,12 +495,13 @@ def recall_intervals(recalls: Mapping[str, Mapping[str, tuple[float, float, floa
         recalls: by network and class, (recall, low, high), 0–1, or none for a class without an image.
 
     Raises:
-        ValueError: a class is missing.
+        ValueError: a class is missing, or there is no network.
     """
+    _check(bool(recalls), "there is nothing to draw")
     for model, classes in recalls.items():
         _check(set(classes) >= set(CLASSES), f"{model}: a class is missing")
     figure, (axes,) = _panels(1, 1, height=3.1)
-    shifts = (np.arange(len(recalls)) - (len(recalls) - 1) / 2) * min(0.18, 0.7 / max(len(recalls), 1))
+    shifts = (np.arange(len(recalls)) - (len(recalls) - 1) / 2) * min(0.18, 0.7 / len(recalls))
     for i, (model, classes) in enumerate(recalls.items()):
         found = [(k, *classes[name]) for k, name in enumerate(CLASSES) if classes[name] is not None]
         place, value, low, high = np.array(found, dtype=float).reshape(-1, 4).T
@@ -524,8 +527,9 @@ def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
             (means in the bin, 0–1, not-a-number in an empty bin) and `count`.
 
     Raises:
-        ValueError: a column is missing.
+        ValueError: a column is missing, or there is no table.
     """
+    _check(bool(tables), "there is nothing to draw")
     across = len(tables)
     figure = Figure(figsize=(min(WIDTH, 1 + 3.2 * across), 4.2), layout="constrained")
     grid = figure.subplots(2, across, squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1))
@@ -570,12 +574,13 @@ def predictions_grid(
         n: shows the first n images.
 
     Raises:
-        ValueError: shapes do not agree, or a label is not one of the six classes.
+        ValueError: shapes do not agree, a label is not one of the six classes, or there is no image.
     """
     labels, predicted = _names(labels), _names(predicted)
     _check_images(images, len(labels))
     _check(len(predicted) == len(labels), f"{len(predicted)} predictions for {len(labels)} labels")
     _check(np.shape(probabilities) == (len(labels), len(CLASSES)), "probabilities are not (N, 6)")
+    _check(len(labels) > 0, "there is nothing to draw")
     n = min(n, len(labels))
     across = min(6, n)
     down = -(-n // across)
@@ -727,10 +732,12 @@ def _sum(status: str, parameters: int) -> str:
     return f"{status} ({parameters:,} parameters)" if parameters else status
 
 
-def _names(labels: Iterable[Any]) -> np.ndarray:
+def _names(labels: Sequence[Any] | np.ndarray) -> np.ndarray:
     """Names of classes, where labels may be ints 0–5."""
-    names = [label if isinstance(label, str) else CLASSES[label] for label in labels]
-    _check(set(names) <= set(CLASSES), f"labels beside the six classes: {sorted(set(names) - set(CLASSES))}")
+    known = dict(enumerate(CLASSES)) | {name: name for name in CLASSES}
+    unknown = {str(label) for label in labels if label not in known}
+    _check(not unknown, f"labels beside the six classes: {', '.join(sorted(unknown))}")
+    names = [known[label] for label in labels]
     return np.array(names, dtype=object)
 
 

@@ -70,6 +70,7 @@ SCHEMA = {
         "test": {"type": "object", "additionalProperties": _METRICS},
     },
 }
+_ANEW = "delete it and write it again with `fer evaluate`"
 
 
 def validate(result: dict[str, Any], file: Path | None = None) -> None:
@@ -84,7 +85,7 @@ def validate(result: dict[str, Any], file: Path | None = None) -> None:
         raise DataError(
             f"not a results file of format {FORMAT}: {error.json_path}: {error.message[:200]}",
             file=file,
-            remedy="write it again with `fer evaluate`",
+            remedy=_ANEW,
         ) from None
 
 
@@ -108,9 +109,7 @@ def read(path: Path) -> dict[str, Any]:
             "there is no such results file", file=path, remedy="run `fer evaluate` first"
         ) from None
     except ValueError as error:
-        raise DataError(
-            f"not JSON ({error})", file=path, remedy="write it again with `fer evaluate`"
-        ) from None
+        raise DataError(f"not JSON ({error})", file=path, remedy=_ANEW) from None
     validate(result, path)
     return result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import lightning as L
 import pandas as pd
@@ -55,7 +55,7 @@ def train(
         **fit_options: passed to `fit`.
 
     Raises:
-        DataError: nothing merged, or no images of the sources.
+        DataError: nothing merged, no images of the sources, or a resumed run of another network.
         ValueError: an unknown network, recipe field or option.
     """
     options, recipe = recipe_for(network, space.profile)
@@ -63,7 +63,11 @@ def train(
     faces = space.faces()
     chosen = faces if sources is None else faces.where(faces.index["source"].isin(sources).to_numpy())
     L.seed_everything(seed, verbose=False)
-    model = build(network, **options | (model_options or {}))
+    options = options | (model_options or {})
+    try:
+        model = build(network, **options)
+    except TypeError as error:  # what torch says of a word where a number belongs
+        raise ValueError(f"{network} cannot be built with {options}: {error}") from None
     if isinstance(model, FaceNet):
         model.load_pretrained(chosen.split("train"))
     name = name or f"{network}-seed{seed}"
@@ -77,6 +81,10 @@ def train(
         "sources": sources,
         "revision": results.revision(),
     }
+    if resume:
+        _check_same_run(folder / "run.json", about)
+    # Weights of an earlier run must not pass for those of this one, should it be stopped.
+    (folder / "model.safetensors").unlink(missing_ok=True)
     write_aside(folder / "run.json", json.dumps(about, indent=1) + "\n")
     done = fit(
         model, chosen.split("train"), chosen.split("validation"), recipe, folder, resume=resume, **fit_options
@@ -103,17 +111,29 @@ def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: A
     return train(space, network, seed=seed, resume=space.profile == "full", **options)
 
 
+def _check_same_run(path: Path, now: dict[str, Any]) -> None:
+    then = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
+    changed = [key for key in ("network", "options", "sources") if then[key] != now[key]]
+    if changed:
+        raise DataError(
+            f"the run began with other settings ({', '.join(changed)} changed)",
+            file=path,
+            remedy="resume with the same settings, or give the new run another name",
+        )
+
+
 def change(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     """A recipe with some fields changed; ``augment.x`` changes the field `x` of its augmentation.
 
     Raises:
-        ValueError: there is no such field.
+        ValueError: there is no such field, or the value is not of its kind.
     """
     for name, value in changes.items():
         target, _, inner = name.partition(".")
-        known = {f.name for f in dataclasses.fields(Augment if inner else Recipe)}
+        known = get_type_hints(Augment if inner else Recipe)
         if (inner or name) not in known or (inner and target != "augment"):
             raise ValueError(f"a recipe has no field {name!r}; it has {', '.join(sorted(known))}")
+        _check_value(name, value, known[inner or name])
         if inner:
             recipe = dataclasses.replace(
                 recipe, augment=dataclasses.replace(recipe.augment or Augment(), **{inner: value})
@@ -121,6 +141,23 @@ def change(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
         else:
             recipe = dataclasses.replace(recipe, **{name: value})
     return recipe
+
+
+def _check_value(name: str, value: Any, kind: Any) -> None:
+    if get_origin(kind) is Literal:
+        fits, wanted = value in get_args(kind), "one of " + ", ".join(get_args(kind))
+    elif kind in (int, float):
+        fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        wanted = "a whole number" if kind is int else "a number"
+        if name in ("epochs", "batch_size"):
+            fits, wanted = fits and value > 0, "a whole number above 0"
+    else:
+        fits, wanted = (
+            value is None or isinstance(value, Augment),
+            "null, or given as augment.flip=0 and so on",
+        )
+    if not fits:
+        raise ValueError(f"{name} is {value!r}; it must be {wanted}")
 
 
 def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:

@@ -1,4 +1,4 @@
-"""Transfer learning without a download: a trunk that learns who is drawn, then what they express (chapter 4)."""
+"""Transfer learning without a download: a network learns who is drawn, then what they express (chapter 4)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.augment import Augment
-from fer_utils.datasets.demo import draw_crowd
+from fer_utils.datasets.demo import demo_faces
+from fer_utils.datasets.drawn_face import Identity
 from fer_utils.datasets.faceset import COLUMNS, FaceSet
+from fer_utils.emotions import EMOTIONS
 from fer_utils.evaluation import predict, wilson_interval
 from fer_utils.models import FaceNet
 from fer_utils.recipes import recipe_for
@@ -34,7 +36,11 @@ def crowd(people: int = 60, pictures: int = 40, seed: int = 1_000) -> FaceSet:
     Returns:
         A set in memory, of `people` × `pictures` images, 64×64.
     """
-    images, who, emotions = draw_crowd(people, pictures, seed=seed)
+    rng = np.random.default_rng(seed)
+    faces = [Identity.draw(rng) for _ in range(people)]
+    who = np.tile(np.arange(people), pictures)
+    emotions = rng.choice(EMOTIONS, len(who)).tolist()
+    images = demo_faces(emotions, seed=seed, size=64, people=[faces[i] for i in who])
     number = np.arange(len(images))
     index = pd.DataFrame(
         {
@@ -42,7 +48,7 @@ def crowd(people: int = 60, pictures: int = 40, seed: int = 1_000) -> FaceSet:
             "emotion": emotions,
             "source": "crowd",
             "subject": [f"P{i:03d}" for i in who],
-            "split": np.where(number % 5 == 0, "validation", "train"),
+            "split": np.where(number // people % 5 == 0, "validation", "train"),
             "origin": [f"drawn:{i}" for i in number],
             "hash": "",
             "seen_copy": False,
@@ -61,7 +67,9 @@ def learn_identities(people: FaceSet, folder: Path) -> Fit:
     L.seed_everything(IDENTITY_RECIPE.seed, verbose=False)
     options, _ = recipe_for("facenet", "demo")
     model = FaceNet(**options | {"head": [], "num_classes": int(people.labels.max()) + 1})
-    return fit(model, people.split("train"), people.split("validation"), IDENTITY_RECIPE, folder, verbose=False)
+    return fit(
+        model, people.split("train"), people.split("validation"), IDENTITY_RECIPE, folder, verbose=False
+    )
 
 
 def fine_tune(folder: Path, start: Fit | None, freeze: float) -> Fit:
@@ -89,6 +97,13 @@ def compare(tuned: Mapping[str, Fit]) -> pd.DataFrame:
         hits = int(np.sum(predict(run.model, validation).argmax(1) == validation.labels))
         low, high = wilson_interval(hits, len(validation))
         rows.append(
-            {"name": name, "value": hits / len(validation), "low": low, "high": high, "group": "own", "note": ""}
+            {
+                "name": name,
+                "value": hits / len(validation),
+                "low": low,
+                "high": high,
+                "group": "own",
+                "note": "",
+            }
         )
     return pd.DataFrame(rows)

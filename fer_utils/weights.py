@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pooch
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -165,7 +164,7 @@ def load_checkpoint(name: str | Path) -> nn.Module:
     try:
         about = json.loads(header["fer_utils"])
         model = build(about["network"], **about["options"])
-        model.load_state_dict({key: _float32(value) for key, value in tensors.items()})
+        model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"not a network of this version of fer_utils ({type(error).__name__}: {str(error)[:300]})",
@@ -173,10 +172,6 @@ def load_checkpoint(name: str | Path) -> nn.Module:
             remedy="use a file that `fer train` wrote, with the version of the package that wrote it",
         ) from None
     return model.eval()
-
-
-def _float32(value: torch.Tensor) -> torch.Tensor:
-    return value.float() if value.is_floating_point() else value
 
 
 def _checkpoint_path(name: str | Path) -> Path:

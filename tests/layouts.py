@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_utils.datasets import ferplus
+from fer_utils.emotions import FER2013, JAFFE, RAFDB
 from fer_utils.errors import DataError
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
@@ -97,6 +99,60 @@ def ckplus_tree(root: Path, sequences: dict[str, tuple[int, int | None]]) -> Pat
         if code is not None:
             text = f"   {code:.7e}\n"
             write(root / "Emotion" / sequence / f"{stem}_{frames:08d}_emotion.txt", text)
+    return root
+
+
+VOTES_HEAD = ",".join(ferplus.HEADER)
+# The number in a name is not the row, and an image that is not a face has no name.
+VOTES_ROWS = [
+    f"{USAGES[3 * i // 14]},{'' if i == 6 else f'fer{i + i // 7:07d}.png'},"
+    + ("0,0,0,0,0,0,0,0,0,10" if i == 6 else f"{i % 3},{9 - i % 3},0,0,0,0,0,0,1,0")
+    for i in range(14)
+]
+VOTES = "\n".join([VOTES_HEAD, *VOTES_ROWS]) + "\n"
+
+
+JAFFE_NAMES = [f"{who}.{code}{take}" for who in ("KA", "KL") for code in JAFFE for take in (1, 2)]
+
+
+def jaffe_folder(folder, suffix=".tiff"):
+    for i, name in enumerate(JAFFE_NAMES):
+        save(folder / f"{name}.{i + 1}{suffix}", noise(1, 256, i)[0])
+    return folder
+
+
+def rafdb_tree(root, suffix=".jpg"):
+    lines = []
+    for i, code in enumerate(RAFDB):
+        part = "train" if i < 5 else "test"
+        name = f"{part}_{i:05d}"
+        save(root / "Image" / "aligned" / f"{name}_aligned{suffix}", noise(1, 100, i)[0])
+        lines.append(f"{name}.jpg {code}")
+    write(root / "EmoLabel" / "list_patition_label.txt", "\n".join(lines) + "\n")
+    return root
+
+
+def affectnet_tree(root):
+    for part, numbers in (("train_set", range(8)), ("val_set", range(8, 10))):
+        for i in numbers:
+            save(root / part / "images" / f"{i}.jpg", noise(1, 64, i)[0])
+            annotation(root / part / "annotations" / f"{i}_exp.npy", np.array(str(i % 8)))
+            annotation(root / part / "annotations" / f"{i}_val.npy", np.array("0.5"))
+    return root
+
+
+def annotation(path, value):
+    out = io.BytesIO()
+    np.save(out, value)
+    return write(path, out.getvalue())
+
+
+def expw_tree(root, photos="image/origin"):
+    lines = []
+    for i, code in enumerate(FER2013):
+        save(root / photos / f"photo {i // 2}.jpg", noise(1, 60, i // 2)[0])
+        lines.append(f"photo {i // 2}.jpg {i % 2} {10 + i} {5 + i} 45 50 {30.5 + i} {code}")
+    write(root / "label" / "label.lst", "\n".join(lines) + "\n")
     return root
 
 

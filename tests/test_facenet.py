@@ -136,8 +136,9 @@ def test_freezing_by_count_and_by_share(freeze, frozen):
         ({"pretrained": "imagenet"}, "'vggface2' or 'none'"),
         ({"freeze": 85}, "counts 84 layers"),
         ({"freeze": -1}, "counts 84 layers"),
-        ({"pretrained": "vggface2"}, "trunk_width is for"),
-        ({"trunk": "resnet50"}, "trunk_width is for"),
+        ({"pretrained": "vggface2"}, "pretrained='none'"),
+        ({"trunk_depth": 7}, "8 to 13"),
+        ({"trunk": "resnet50"}, "pretrained='none'"),
     ],
 )
 def test_impossible_options_are_refused(options, message):
@@ -153,6 +154,14 @@ def test_options_make_the_same_network_again():
     images = torch.rand(2, 1, 64, 64)
     assert torch.equal(model(images), again(images)) and again.options == model.options
     assert [layer.name for layer in again.frozen_layers] == [layer.name for layer in model.frozen_layers]
+
+
+def test_a_shorter_mobilenet_lacks_blocks_in_the_middle():
+    trunk = FaceNet(**SMALL, trunk_depth=8).trunk
+    assert [trunk.get_submodule(f"block{i}.pw_conv").out_channels for i in range(1, 9)] == [
+        16, 32, 32, 64, 64, 128, 256, 256
+    ]  # fmt: skip
+    assert len(trunk.layers()) == 84 - 5 * 6
 
 
 def test_without_hidden_layers_the_head_is_linear():

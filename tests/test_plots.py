@@ -149,7 +149,6 @@ def style():
 def texts(figure):
     """Texts that can be seen: not empty, and, for tick labels, within the limits of their axis."""
     artists = [*figure.texts, *(t for legend in figure.legends for t in legend.get_texts())]
-    artists += [t for t in (figure._supxlabel, figure._supylabel) if t]
     for axes in [*figure.axes, *(child for a in figure.axes for child in a.child_axes)]:
         artists += [*axes.texts, axes.title, axes._left_title]
         if legend := axes.get_legend():
@@ -164,7 +163,7 @@ def texts(figure):
 
 
 def words(figure):
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     return [t.get_text() for t in texts(figure)]
 
 
@@ -261,7 +260,7 @@ def test_learning_curves_mark_the_kept_epoch_and_chance():
 
 def test_intervals_put_the_highest_first_and_keep_notes_with_their_values():
     figure = FIGURES["intervals"]()
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     axes = figure.axes[0]
     names = [t.get_text().replace("\n", " ") for t in axes.get_yticklabels()]
     values = [t.get_text().replace("\n", " ") for t in axes.child_axes[0].get_yticklabels()]

@@ -151,7 +151,7 @@ def _number(stem: str) -> int:
 def _check_place(file: Path, named: tuple[str, str], place: tuple[str, str]) -> None:
     if named != place:
         raise DataError(
-            f"the file is of sequence {'/'.join(named)} by its name and of {'/'.join(place)} by its folder",
+            f"the file is of {'/'.join(named)} by its name and of {'/'.join(place)} by its folder",
             file=file,
             remedy="put it where it belongs, or take it away",
         )

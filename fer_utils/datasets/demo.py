@@ -20,13 +20,11 @@ from fer_utils.emotions import CKPLUS, FER2013, JAFFE
 # Usage, share of the rows; official counts of the codes 0–6 in Training, which all splits follow.
 USAGE = {"Training": 0.8, "PublicTest": 0.1, "PrivateTest": 0.1}
 FER2013_COUNTS = np.array([3995, 436, 4097, 7215, 4830, 3171, 4965])
-COPIES = 0.015  # share of the rows that are exact copies of others; a third of them has another label
-SUBJECTS = {
-    "ckplus": "S005 S010 S011 S014 S022 S026 S032 S037 S042 S046 S050 S052 S055 S062 S064 S066".split(),
-    "jaffe": "KA KL KM KR MK NA NM TM UY YM".split(),
-}
+COPIES = 0.015  # share of the rows that are exact copies of others; a third of them keeps its own label
+CKPLUS_SUBJECTS = [f"S{n:03d}" for n in (5, 10, 11, 14, 22, 26, 32, 37, 42, 46, 50, 52, 55, 62, 64, 66)]
+JAFFE_SUBJECTS = ["KA", "KL", "KM", "KR", "MK", "NA", "NM", "TM", "UY", "YM"]
 TAKES = 3  # JAFFE's images of one person with one emotion, on average
-AMBIGUOUS = {"fer2013": 0.2, "ckplus": 0.05, "jaffe": 0.1}
+AMBIGUOUS = {"fer2013": 0.17, "ckplus": 0.05, "jaffe": 0.1}
 
 
 def write_demo(
@@ -47,24 +45,27 @@ def write_demo(
     """
     with new_folder(Path(folder)) as aside:
         _write_fer2013(aside / "fer2013", fer2013, seed)
-        _write_ckplus(aside / "CK+", SUBJECTS["ckplus"][:ckplus], np.random.default_rng([seed, 1]))
-        _write_jaffe(aside / "jaffe", SUBJECTS["jaffe"][:jaffe], np.random.default_rng([seed, 2]))
+        _write_ckplus(aside / "CK+", CKPLUS_SUBJECTS[:ckplus], np.random.default_rng([seed, 1]))
+        _write_jaffe(aside / "jaffe", JAFFE_SUBJECTS[:jaffe], np.random.default_rng([seed, 2]))
 
 
-def demo_faces(emotions: Sequence[str], *, seed: int = 0, size: int = 48) -> np.ndarray:
+def demo_faces(
+    emotions: Sequence[str], *, seed: int = 0, size: int = 48, people: Sequence[Identity] | None = None
+) -> np.ndarray:
     """Draw cropped faces as FER2013 has them: another person, pose, light and background each.
 
     Args:
         emotions: what each face shall show, names out of `EMOTIONS`.
         seed: of everything else.
         size: side in pixels.
+        people: who each face is; by default, somebody new each time.
 
     Returns:
         uint8 (N, size, size), grey, 0–255.
     """
     rng = np.random.default_rng([seed, 0])
     images = np.empty((len(emotions), size, size), np.uint8)
-    for image, emotion in zip(images, emotions, strict=True):
+    for i, (image, emotion) in enumerate(zip(images, emotions, strict=True)):
         view = View(
             roll=rng.normal(0, 0.1),
             yaw=rng.normal(0, 0.08),
@@ -77,7 +78,8 @@ def demo_faces(emotions: Sequence[str], *, seed: int = 0, size: int = 48) -> np.
             clutter=rng.uniform(0, 0.7),
         )
         units = _expression(emotion, rng, AMBIGUOUS["fer2013"])
-        drawn = draw_face(Identity.draw(rng), units, view, (size, size))
+        who = people[i] if people else Identity.draw(rng)
+        drawn = draw_face(who, units, view, (size, size))
         image[:] = _photo(drawn, rng, blur=rng.uniform(0, 0.016) * size, noise=rng.uniform(1, 7))
     return images
 
@@ -111,12 +113,16 @@ def _write_fer2013(folder: Path, rows: int, seed: int) -> None:
         [rng.permutation(np.repeat(np.arange(7), _shares((usage == u).sum(), FER2013_COUNTS))) for u in USAGE]
     )
     images = demo_faces([FER2013[code] for code in codes.tolist()], seed=seed)
+    # Copies of training images, as many in the held-out splits as in training; and two constant images.
+    half = round(COPIES * rows / 2)
     places = rng.permutation(rows)
-    copies, originals = np.split(places[: 2 * round(COPIES * rows)], 2)
+    training, held_out = places[usage[places] == "Training"], places[usage[places] != "Training"]
+    copies = np.concatenate([held_out[:half], training[:half]])
+    originals = training[half : 3 * half]
     images[copies] = images[originals]
     agree = np.arange(len(copies)) % 3 > 0
     codes[copies[agree]] = codes[originals[agree]]
-    for place, tone in zip(places[-2:], (0, 255), strict=True):
+    for place, tone in zip(training[-2:], (0, 255), strict=True):
         images[place] = tone
     words = [str(value) for value in range(256)]
     lines = ["emotion,pixels,Usage\n"]
@@ -161,7 +167,7 @@ def _write_ckplus(folder: Path, subjects: Sequence[str], rng: np.random.Generato
             frames.mkdir(parents=True)
             labels.mkdir(parents=True)
             peak = _expression(emotion, rng, AMBIGUOUS["ckplus"])
-            count = int(rng.integers(5, 8))
+            count = int(rng.integers(5, 7))
             exposure = int(rng.integers(2**31))  # of the whole sequence
             for frame in range(count):
                 way = min(1.0, 1.15 * frame / (count - 1))

@@ -21,6 +21,9 @@ import numpy as np
 from PIL import Image
 
 Window = tuple[slice, slice]
+Point = tuple[float, float]
+
+ALL: Window = np.s_[:, :]
 
 HAIR = ("crop", "parted", "fringe", "long", "curly", "tied", "receding", "bob")
 # How far hair stands off the head, and how wide and how low it falls behind it.
@@ -227,7 +230,7 @@ def _fall(distance: np.ndarray, width: float) -> np.ndarray:
 
 def _step(value: np.ndarray, low: float, high: float) -> np.ndarray:
     """Smooth step: 0 up to `low`, 1 from `high`."""
-    t = np.clip((value - low) * (1 / (high - low)), 0, 1)
+    t = np.minimum(np.maximum((value - low) * (1 / (high - low)), 0), 1)
     return t * t * (3 - 2 * t)
 
 
@@ -243,58 +246,56 @@ class _Painter:
         self.x = self.cos * column + self.sin * row + view.centre[0]
         self.y = self.cos * row - self.sin * column + view.centre[1]
         # A turned head: features move most where the head is nearest to the camera, its outline stays.
-        depth = np.sqrt(np.clip(1.05 - self.x**2 - (0.62 * self.y) ** 2, 0, None))
+        depth = np.sqrt(np.maximum(1.05 - self.x * self.x - 0.38 * self.y * self.y, 0))
         self.u, self.v = self.x - view.yaw * depth, self.y - view.pitch * depth
+        self.m = np.abs(self.u)  # the halves of a face are drawn as one, mirrored
         self.jaw = 0.34 * units.au26
         self.rng = np.random.default_rng(identity.texture)
 
     # Tools: where on the canvas, and what shape.
 
-    def at(self, x: float, y: float, reach: float) -> Window:
-        """The part of the canvas within a reach around a point of the face."""
-        depth = math.sqrt(max(0.0, 1.05 - x**2 - (0.62 * y) ** 2))
-        x, y = (
-            x + self.view.yaw * depth - self.view.centre[0],
-            y + self.view.pitch * depth - self.view.centre[1],
+    def at(self, left: float, top: float, right: float, bottom: float) -> Window:
+        """The part of the canvas that holds a box of the face."""
+        x, y = (left + right) / 2, (top + bottom) / 2
+        depth = math.sqrt(max(0.0, 1.05 - x * x - 0.38 * y * y))
+        x += self.view.yaw * depth - self.view.centre[0]
+        y += self.view.pitch * depth - self.view.centre[1]
+        cos, sin = self.cos, abs(self.sin)
+        # Near the outline a turn moves the face less than in the middle of the box.
+        wide = (right - left) / 2 + 0.05 + abs(self.view.yaw)
+        high = (bottom - top) / 2 + 0.05 + abs(self.view.pitch)
+        return (
+            self._span(self.sin * x + cos * y, cos * high + sin * wide, self.shape[0]),
+            self._span(cos * x - self.sin * y, cos * wide + sin * high, self.shape[1]),
         )
-        middle = (self.sin * x + self.cos * y, self.cos * x - self.sin * y)
-        slices = []
-        for place, size in zip(middle, self.shape, strict=True):
-            first = int((place - reach * 1.15) * self.k + size / 2)
-            last = int((place + reach * 1.15) * self.k + size / 2) + 2
-            slices.append(slice(min(max(first, 0), size), min(max(last, 0), size)))
-        return slices[0], slices[1]
+
+    def _span(self, middle: float, reach: float, size: int) -> slice:
+        first = int((middle - reach) * self.k + size / 2)
+        last = int((middle + reach) * self.k + size / 2) + 2
+        return slice(min(max(first, 0), size), min(max(last, 0), size))
 
     def edge(self, distance: np.ndarray) -> np.ndarray:
         """Share of each pixel that is covered, of the distance to an edge in head units (inside > 0)."""
-        return np.clip(distance * self.k + 0.5, 0, 1)
+        return np.minimum(np.maximum(distance * self.k + 0.5, 0), 1)
 
     def bump(self, x: float, y: float, width: float, height: float, lift: float) -> None:
-        """Raise the height field (or lower it) in the form of a bell."""
-        win = self.at(x, y, 2 * max(width, height))
-        u, v = (self.u[win] - x) * (1 / width), (self.v[win] - y) * (1 / height)
+        """Raise the height field (or lower it) in the form of a bell, on both halves of the face."""
+        win = self.at(-x - 2 * width, y - 2 * height, x + 2 * width, y + 2 * height)
+        u, v = (self.m[win] - x) * (1 / width), (self.v[win] - y) * (1 / height)
         self.z[win] += lift * np.exp(-u * u - v * v)
 
-    def stroke(
-        self, start: tuple[float, float], end: tuple[float, float], bend: float, width: float
-    ) -> tuple[Window, np.ndarray]:
-        """A soft line along an arc, which is `bend` to the left of the straight way at its middle."""
-        dx, dy = end[0] - start[0], end[1] - start[1]
-        length = math.hypot(dx, dy)
-        reach = length / 2 + abs(bend) + 2 * width
-        win = self.at((start[0] + end[0]) / 2, (start[1] + end[1]) / 2, reach)
-        u, v = self.u[win] - start[0], self.v[win] - start[1]
-        t = (u * dx + v * dy) / length**2
-        across = (v * dx - u * dy) / length + bend * 4 * t * (1 - t)
-        return win, _fall(across, width) * _step(np.minimum(t, 1 - t), 0, 0.4)
-
-    def wrinkle(
-        self, start: tuple[float, float], end: tuple[float, float], bend: float, width: float, depth: float
-    ) -> None:
-        """A furrow in the skin: lower, and a little darker."""
-        if depth < 0.003:
+    def wrinkle(self, start: Point, end: Point, bend: float, width: float, depth: float) -> None:
+        """A furrow in both halves: lower, and darker. `bend` is how far its middle lies off the straight."""
+        if depth < 0.004:
             return
-        win, line = self.stroke(start, end, bend, width)
+        dx, dy = end[0] - start[0], end[1] - start[1]
+        length, reach = math.hypot(dx, dy), abs(bend) + 2 * width
+        right, ys = max(start[0], end[0]) + reach, sorted((start[1], end[1]))
+        win = self.at(-right, ys[0] - reach, right, ys[1] + reach)
+        u, v = self.m[win] - start[0], self.v[win] - start[1]
+        t = (u * dx + v * dy) * (1 / length**2)
+        across = (v * dx - u * dy) * (1 / length) + (bend * 4) * t * (1 - t)
+        line = _fall(across, width) * _step(np.minimum(t, 1 - t), 0, 0.4)
         self.z[win] -= depth * line
         self.tone[win] *= 1 - min(4 * depth, 0.22) * line
 
@@ -306,391 +307,353 @@ class _Painter:
 
     def paint(self) -> np.ndarray:
         """Draw everything: float32 (H, W), 0–1 and possibly a little beyond."""
-        all_ = np.s_[:, :]
         self.outline()
-        self.out = self.background()
-        grain = self.strands()
+        self.background()
+        hair = self.strands()
         self.ears()
         if self.who.hair in BEHIND:
-            self.back_hair(grain)
+            self.back_hair(hair)
         self.body()
-        self.z = 0.85 * np.sqrt(np.clip(1.12 - (self.x / 1.06) ** 2 - (self.y / 1.62) ** 2, 0.01, None))
+        dome = 1.12 - 0.89 * self.x * self.x - 0.38 * self.y * self.y
+        self.z = 0.85 * np.sqrt(np.maximum(dome, 0.01))
         self.tone = np.full(self.shape, self.who.skin, np.float32)
+        self.nose()
         self.relief()
-        self.brow_wrinkles()
         mouth = self.lips()
-        self.beard()
+        if self.who.beard:
+            self.beard()
         self.brows()
-        self.mix(all_, self.lit(), self.edge(self.inside))
-        for side in (-1, 1):
-            self.eye(side)
+        self.mix(ALL, self.lit(), self.edge(self.inside))
+        self.eyes()
         self.open_mouth(*mouth)
-        self.front_hair(grain)
+        self.front_hair(hair)
         if self.who.glasses:
-            self.spectacles()
+            self.glasses()
         return self.out
 
     def outline(self) -> None:
-        """Distance to the outline of the head, inside > 0."""
+        """Distance to the outline of the head, inside > 0; and the head's depth of hair."""
         who = self.who
-        low = self.y > 0
-        height = np.where(low, CHIN * who.length + 0.75 * self.jaw, 1.42 * who.length).astype(np.float32)
-        drop = np.clip(self.y / height, 0, 1)
-        x = np.abs(self.x) / (1 - who.taper * drop)
-        power = np.where(low, who.jaw, 2.15).astype(np.float32)
-        self.radius = (x**power + np.abs(self.y / height) ** power) ** (1 / power)
+        x, y = np.abs(self.x), np.maximum(self.y, 0) * (1 / (CHIN * who.length + 0.75 * self.jaw))
+        drop = np.minimum(y, 1)
+        x /= 1 - who.taper * drop
+        up = np.minimum(self.y, 0) * (1 / (1.42 * who.length))
+        self.radius = np.sqrt(x * x + up * up)
+        low = np.s_[self.at(-1.2, 0, 1.2, 0)[0].start :, :]
+        power = np.float32(who.jaw)
+        jaw = (x[low] ** power + y[low] ** power) ** (1 / power)
+        self.radius[low] = np.where(y[low] > 0, jaw, self.radius[low])
         self.inside = (1 - self.radius) * (0.98 + 0.25 * drop)
+        self.cap = 1.015 + FULL[who.hair] * who.volume * _step(-self.y, -0.5, 0.6)
 
-    def background(self) -> np.ndarray:
+    def background(self) -> None:
         view = self.view
-        tone = view.background + 0.06 * view.light[0] * self.x - 0.05 * self.y
+        self.out = view.background + 0.06 * view.light[0] * self.x - 0.05 * self.y
         if view.clutter:
-            coarse = (self.rng.random((5, 5)) * 255).astype(np.uint8)
-            big = Image.fromarray(coarse).resize(self.shape[::-1], Image.Resampling.BICUBIC)
-            tone = tone + view.clutter * (np.asarray(big, np.float32) / 255 - 0.5)
-        return tone.astype(np.float32)
+            things = Image.fromarray(self.rng.integers(0, 256, (5, 5), np.uint8))
+            blurred = things.resize(self.shape[::-1], Image.Resampling.BICUBIC)
+            self.out += view.clutter * (np.asarray(blurred, np.float32) * (1 / 255) - 0.5)
 
     def strands(self) -> np.ndarray:
         """Tone of the hair: strands that run from the crown, and a sheen."""
-        who = self.who
+        who, light = self.who, self.view.light
         crown = {"crop": -2.6, "receding": -2.6, "tied": -3.2, "curly": -2.0}.get(who.hair, -1.55)
         side = 0.3 * who.side if who.hair in ("parted", "long", "bob") else 0.0
         angle = np.arctan2(self.x - side, self.y - crown)
-        wave = 0.02 * np.sin(5 * self.y + 2 * self.x)
         if who.hair == "curly":
-            wave = 0.09 * np.sin(13 * self.y + 5 * self.x) + 0.07 * np.sin(21 * self.x - 9 * self.y)
-        table = self.rng.normal(0, 1, 256).astype(np.float32)
-        table = np.repeat(table, 4) * 0.7 + self.rng.normal(0, 0.6, 1024).astype(np.float32)
-        fine = table[((angle + wave) * (-36 * crown)).astype(np.int32) % 1024]
+            angle += 0.09 * np.sin(13 * self.y + 5 * self.x) + 0.07 * np.sin(21 * self.x - 9 * self.y)
+        else:
+            angle += 0.02 * np.sin(5 * self.y + 2 * self.x)
+        coarse, fine = self.rng.normal(0, 0.7, 256), self.rng.normal(0, 0.6, 1024)
+        table = (np.repeat(coarse, 4) + fine).astype(np.float32)
+        strand = table[(angle * (-36 * crown)).astype(np.int32) % 1024]
         sheen = _fall(self.radius - 0.9, 0.16) * _step(-self.y, 0.1, 0.9)
-        light = 1 + 0.4 * self.view.light[0] * self.x - 0.3 * self.view.light[1] * np.clip(-self.y - 0.4, -0.5, 1)
-        return who.hair_tone * light * (1 + 0.13 * fine) + 0.07 * sheen * (1 + 0.4 * fine)
+        shade = 1 + 0.4 * light[0] * self.x - 0.3 * light[1] * np.clip(-self.y - 0.4, -0.5, 1)
+        return who.hair_tone * shade * (1 + 0.13 * strand) + 0.07 * sheen * (1 + 0.4 * strand)
 
-    def back_hair(self, grain: np.ndarray) -> None:
+    def back_hair(self, hair: np.ndarray) -> None:
         """Hair that falls behind the head."""
-        who, top = self.who, self.hair_depth()
+        who = self.who
         spread, height = BEHIND[who.hair]
-        half = float(1.015 + 0.47 * FULL[who.hair] * who.volume) + spread * _step(self.y, 0, 0.8)
-        x, y = (self.x / half) ** 2, (self.y / (height + who.volume)) ** 2
-        falling = np.sqrt(np.sqrt(x * x + y * y))
-        size = np.where(self.y < 0, self.radius / top, falling)
+        half = 1.015 + 0.47 * FULL[who.hair] * who.volume + spread * _step(self.y, 0, 0.8)
+        x, y = self.x / half, self.y * (1 / (height + who.volume))
+        x, y = x * x, y * y
+        size = np.where(self.y < 0, self.radius / self.cap, np.sqrt(np.sqrt(x * x + y * y)))
         if who.hair == "curly":
             size += 0.02 * np.sin(17 * np.arctan2(self.x, self.y))
-        self.mix(np.s_[:, :], 0.72 * grain * (1 - 0.3 * _fall(1 - size, 0.06)), self.edge(1.1 * (1 - size)))
-
-    def hair_depth(self) -> np.ndarray:
-        """How far the hair reaches, as a factor of the outline of the head."""
-        return 1.015 + FULL[self.who.hair] * self.who.volume * _step(-self.y, -0.5, 0.6)
+        self.mix(ALL, 0.72 * hair * (1 - 0.3 * _fall(1 - size, 0.06)), self.edge(1.1 - 1.1 * size))
 
     def body(self) -> None:
         """Neck, shoulders and clothes."""
         who, light = self.who, self.view.light[0]
-        win = np.s_[self.at(0, 0.9, 0.3)[0].start :, :]
+        win = np.s_[self.at(-1.5, 0.6, 1.5, 0.6)[0].start :, :]
         x, y = self.x[win], self.y[win]
         ax, chin = np.abs(x), CHIN * who.length
-        width = 0.5 + 0.1 * (who.jaw - 2) + 0.35 * _step(y, chin, chin + 0.95) ** 2
+        flare = _step(y, chin, chin + 0.95)
+        width = 0.5 + 0.1 * (who.jaw - 2) + 0.35 * flare * flare
         shade = 0.72 - 0.3 * _fall(y - chin - 0.75 * self.jaw, 0.28)
         neck = who.skin * shade * (1.25 - 1.1 * x * x + 0.4 * light * x)
         self.mix(win, np.clip(neck, 0.02, 1), self.edge(np.minimum(width - ax, y - 0.6)))
-        collar = chin + 0.34 + 0.32 * np.clip(ax - 0.5, 0, None) + 0.35 * np.clip(1 - 2.6 * x * x, 0, None)
+        collar = chin + 0.34 + 0.32 * np.maximum(ax - 0.5, 0) + 0.35 * np.maximum(1 - 2.6 * x * x, 0)
         cloth = who.clothes * (1.24 + 0.2 * light * x - 0.12 * y + 0.05 * np.sin(9 * x))
         cloth *= 1 - 0.25 * _fall(y - collar - 0.05, 0.025) * (ax < 0.62)
         self.mix(win, cloth, self.edge(y - collar))
 
     def ears(self) -> None:
-        who = self.who
-        for side in (-1, 1):
-            x = side * 1.0
-            win = self.at(x, 0.16, 0.45)
-            u, v = (self.x[win] - x) * side, self.y[win] - 0.14
-            lean = u - 0.12 * v * -1
-            distance = (1 - np.sqrt((lean / 0.15) ** 2 + (v / 0.29) ** 2)) * 0.15
-            light = 0.82 + 0.35 * self.view.light[0] * side
-            inner = 1 - 0.35 * _fall(lean - 0.02, 0.07) * _fall(v, 0.17)
-            self.mix(win, np.clip(who.skin * light, 0, 1) * inner, self.edge(distance))
+        win = np.s_[self.at(-1.2, -0.15, 1.2, 0.45)[0], :]
+        x, v = self.x[win], self.y[win] - 0.14
+        u = np.abs(x) - 1 + 0.12 * v
+        inner = 1 - 0.35 * _fall(u - 0.02, 0.07) * _fall(v, 0.17)
+        tone = self.who.skin * (0.82 + 0.35 * self.view.light[0] * np.sign(x)) * inner
+        self.mix(win, tone, self.edge(0.15 - np.sqrt(u * u + 0.27 * v * v)))
+
+    def nose(self) -> None:
+        """Bridge, tip and wings of the nose, its shadow and the nostrils; AU 9 pulls it up."""
+        who, yaw = self.who, self.view.yaw
+        size, tip = who.nose, who.nose_y - 0.05 * self.au.au9
+        self.wing = 0.175 * size * (1 + 0.12 * self.au.au9 + 0.08 * self.au.au12)
+        win = self.at(-0.6, -0.35, 0.6, 0.8)
+        # The nose comes nearer to the camera than the face does, so a turned head moves it further.
+        v = self.v[win]
+        grow = _step(v, -0.3, tip)
+        u = self.u[win] - 0.5 * yaw * grow
+        m = np.abs(u)
+        lift = 0.23 * grow * _step(-v, -tip - 0.2, -tip + 0.03) * _fall(u / (0.12 + 0.06 * grow), size)
+        v = v - tip
+        lift += 0.065 * _fall(u, 0.11 * size) * _fall(v, 0.1)
+        lift += 0.06 * _fall(m - self.wing, 0.07 * size) * _fall(v - 0.03, 0.075)
+        self.z[win] += lift
+        shadow = _fall(u + 0.12 * self.view.light[0], 0.2 * size) * _fall(v - 0.15, 0.06)
+        holes = _fall(m - 0.085 * size, 0.05 * size) * _fall(v - 0.095, 0.026)
+        x, y = m - 0.9 * self.wing, v - 0.02
+        crease = _fall(np.sqrt(x * x + y * y) - 0.09, 0.02) * _step(m - 0.85 * self.wing, 0, 0.08)
+        self.tone[win] *= (1 - 0.2 * shadow) * (1 - 0.75 * holes) * (1 - 0.25 * crease)
 
     def relief(self) -> None:
-        """Nose, sockets, cheeks and chin, and what the expression does to them."""
-        who, au = self.who, self.au
+        """Sockets, cheeks and chin; folds and wrinkles, deeper with age and with the expression."""
+        who, au, age = self.who, self.au, self.who.age
         smile = max(au.au12, 0.8 * au.au6)
         cheek = max(smile, 0.8 * au.au9)
-        tip = who.nose_y - 0.05 * au.au9
-        win = self.at(0, 0.2, 0.75)
-        u, v = self.u[win], self.v[win]
-        # The nose comes nearer to the camera than the face does, so a turned head moves it further.
-        u = u - 0.5 * self.view.yaw * _step(v, -0.2, tip)
-        rise = _step(v, -0.3, tip) * _step(-v, -tip - 0.2, -tip + 0.03)
-        self.z[win] += 0.23 * rise * _fall(u, (0.12 + 0.06 * _step(v, 0.0, tip)) * who.nose)
-        self.nose_x = 0.5 * self.view.yaw
-        self.bump(self.nose_x, tip, 0.11 * who.nose, 0.1, 0.065)
-        wing = 0.175 * who.nose * (1 + 0.12 * au.au9 + 0.08 * au.au12)
-        for side in (-1, 1):
-            self.bump(self.nose_x + side * wing, tip + 0.03, 0.07 * who.nose, 0.075, 0.06)
-            self.bump(side * who.apart, 0.0, 0.23, 0.15, -0.1)
-            self.bump(side * who.apart, 0.0, 0.16, 0.12, 0.07)
-            self.bump(side * 0.42, -who.brow_y + 0.02, 0.26, 0.1, 0.035)
-            self.bump(side * (0.56 + 0.03 * cheek), 0.42 - 0.1 * cheek, 0.22, 0.16, 0.05 + 0.075 * cheek)
-            self.bump(side * 0.62, 0.85, 0.16, 0.2, -0.03)
-            # The fold from the nose to the lip corner, the bag below the eye, crow's feet.
-            corner = (side * (who.mouth + 0.13 + 0.08 * smile + 0.05 * au.au20), MOUTH - 0.06 - 0.05 * smile)
-            depth = 0.004 + 0.018 * who.age + 0.03 * smile + 0.022 * au.au9 + 0.02 * au.au10 + 0.006 * au.au15
-            self.wrinkle((side * wing * 1.25, tip + 0.0), corner, -0.06 * side, 0.045, depth)
-            bag = 0.003 + 0.012 * who.age + 0.014 * au.au6 + 0.01 * au.au7
-            inner, outer = (side * (who.apart - 0.21), 0.1), (side * (who.apart + 0.2), 0.09)
-            self.wrinkle(inner, outer, -0.06 * side, 0.035, bag)
-            for angle in (-0.07, 0.0, 0.08):
-                depth = (0.2 + who.age) * 0.014 * au.au6
-                start = (side * (who.apart + 0.27), 0.02 + angle * 0.4)
-                self.wrinkle(start, (side * (who.apart + 0.45), 0.02 + angle * 1.7), 0.01, 0.014, depth)
-            depth = 0.009 * au.au15 + 0.008 * who.age
-            start = (side * (who.mouth + 0.04), MOUTH + 0.08)
-            self.wrinkle(start, (side * (who.mouth + 0.1), MOUTH + 0.28), 0.03 * side, 0.04, depth)
         chin = CHIN * who.length - 0.2 + 0.75 * self.jaw
+        self.bump(who.apart, 0, 0.23, 0.15, -0.1)
+        self.bump(who.apart, 0, 0.16, 0.12, 0.07)
+        self.bump(0.42, 0.02 - who.brow_y, 0.26, 0.1, 0.035)
+        self.bump(0.56 + 0.03 * cheek, 0.42 - 0.1 * cheek, 0.22, 0.16, 0.05 + 0.075 * cheek)
+        self.bump(0.62, 0.85, 0.16, 0.2, -0.03)
         self.bump(0, MOUTH + 0.02, 0.36, 0.24, 0.06)
         self.bump(0, chin, 0.2, 0.15, 0.07 + 0.04 * au.au17)
         self.bump(0, chin - 0.2, 0.2, 0.06, -0.035 - 0.03 * au.au17)
-        # Soft shadows below the nose and in the sockets, and the nostrils.
-        win = self.at(0, tip + 0.15, 0.5)
-        u, v = self.u[win] - self.nose_x, self.v[win]
-        shadow = _fall(u + 0.12 * self.view.light[0], 0.2 * who.nose) * _fall(v - tip - 0.15, 0.06)
-        self.tone[win] *= 1 - 0.2 * shadow
-        for side in (-1, 1):
-            hole = _fall(u - side * 0.085 * who.nose, 0.05 * who.nose) * _fall(v - tip - 0.095, 0.026)
-            self.tone[win] *= 1 - 0.75 * hole
-            crease = _fall(np.hypot(u - side * wing * 0.9, (v - tip - 0.02)) - 0.09, 0.02)
-            outer = _step((u * side - wing * 0.85), 0, 0.08)
-            self.tone[win] *= 1 - 0.25 * crease * outer
-        for side in (-1, 1):
-            win = self.at(side * who.apart, -0.05, 0.5)
-            u, v = self.u[win], self.v[win]
-            socket = _fall(u - side * (who.apart - 0.08), 0.25) * _fall(v + 0.06, 0.15)
-            self.tone[win] *= 1 - 0.16 * socket
-        for side in (-1, 1):
-            self.wrinkle((side * 0.05, -0.06), (side * 0.16, 0.06), 0.0, 0.022, 0.014 * au.au9)
-            self.wrinkle((side * 0.09, 0.07), (side * 0.19, 0.2), 0.0, 0.022, 0.014 * au.au9)
-
-    def brow_wrinkles(self) -> None:
-        who, au = self.who, self.au
-        lift = max(au.au1, au.au2)
-        for row in range(3):
-            y = -0.58 - 0.15 * row
-            depth = (0.3 + who.age) * 0.012 * lift + 0.004 * who.age
-            half = 0.5 if au.au2 > 0.3 else 0.28
-            self.wrinkle(
-                (-half, y + 0.02), (half, y + 0.02), 0.05 - 0.07 * (au.au1 > au.au2 + 0.2), 0.022, depth
-            )
-        for side in (-1, 1):
-            x = side * (0.1 - 0.02 * au.au4)
-            self.wrinkle((x, -0.42), (x * 0.75, -0.2), 0.0, 0.03, 0.021 * au.au4 + 0.005 * who.age)
+        win = self.at(-0.85, -0.35, 0.85, 0.25)
+        socket = _fall(self.m[win] - who.apart + 0.08, 0.25) * _fall(self.v[win] + 0.06, 0.15)
+        self.tone[win] *= 1 - 0.16 * socket
+        # From the nose to the lip corners; below the eyes; crow's feet; below the lip corners.
+        depth = 0.004 + 0.018 * age + 0.03 * smile + 0.022 * au.au9 + 0.02 * au.au10 + 0.006 * au.au15
+        corner = (who.mouth + 0.13 + 0.08 * smile + 0.05 * au.au20, MOUTH - 0.06 - 0.05 * smile)
+        self.wrinkle((1.25 * self.wing, who.nose_y - 0.05 * au.au9), corner, -0.06, 0.045, depth)
+        depth = 0.003 + 0.012 * age + 0.014 * au.au6 + 0.01 * au.au7
+        self.wrinkle((who.apart - 0.21, 0.1), (who.apart + 0.2, 0.09), -0.06, 0.035, depth)
+        for rise in (-0.07, 0.0, 0.08):
+            start, end = (who.apart + 0.27, 0.02 + 0.4 * rise), (who.apart + 0.45, 0.02 + 1.7 * rise)
+            self.wrinkle(start, end, 0.01, 0.014, (0.2 + age) * 0.014 * au.au6)
+        start, end = (who.mouth + 0.04, MOUTH + 0.08), (who.mouth + 0.1, MOUTH + 0.28)
+        self.wrinkle(start, end, 0.03, 0.04, 0.009 * au.au15 + 0.008 * age)
+        # Across the forehead (its middle where only the inner brows rise), between the brows, on the nose.
+        half, bend = (0.5, 0.05) if au.au2 > 0.3 else (0.28, -0.02)
+        for y in (-0.56, -0.71, -0.86):
+            depth = (0.3 + age) * 0.012 * max(au.au1, au.au2) + 0.004 * age
+            self.wrinkle((-half, y), (half, y), bend, 0.024, depth)
+        x = 0.1 - 0.02 * au.au4
+        self.wrinkle((x, -0.42), (0.75 * x, -0.2), 0.0, 0.03, 0.021 * au.au4 + 0.005 * age)
+        self.wrinkle((0.05, -0.06), (0.16, 0.06), 0.0, 0.022, 0.014 * au.au9)
+        self.wrinkle((0.09, 0.07), (0.19, 0.2), 0.0, 0.022, 0.014 * au.au9)
 
     def brows(self) -> None:
-        """Eyebrows: a thick arc from the inner to the outer end, raised and lowered by AU 1, 2 and 4."""
+        """Eyebrows: thick arcs, whose inner and outer ends AU 1, 2 and 4 move."""
         who, au = self.who, self.au
-        tone = min(who.hair_tone, 0.45) * 0.6 + 0.04
-        for side in (-1, 1):
-            more = 1 + 0.12 * side * who.side
-            inner_y = -who.brow_y + who.brow_angle + more * (0.17 * au.au4 + 0.07 * au.au9 - 0.17 * au.au1)
-            outer_y = (
-                -who.brow_y - 0.0 - who.brow_angle + more * (0.02 * au.au4 - 0.17 * au.au2 + 0.03 * au.au1)
-            )
-            arch = 0.065 + 0.05 * au.au2 - 0.03 * au.au4 - 0.02 * au.au1
-            inner = (side * (who.apart - 0.24 - 0.06 * au.au4), inner_y)
-            outer = (side * (who.apart + 0.3), outer_y + 0.03)
-            dx, dy = outer[0] - inner[0], outer[1] - inner[1]
-            win = self.at((inner[0] + outer[0]) / 2, (inner_y + outer_y) / 2, 0.5)
-            u, v = self.u[win] - inner[0], self.v[win] - inner[1]
-            length = math.hypot(dx, dy)
-            t = (u * dx + v * dy) / length**2
-            # The arch is highest two thirds of the way out.
-            bow = arch * np.sin(np.pi * np.clip(t, 0, 1) ** 1.35)
-            across = (v * dx - u * dy) / length * side + bow
-            thick = 0.052 * who.brow * (1 - 0.75 * np.clip(t, 0, 1) ** 2) * _step(t, -0.25, 0.2)
-            hairs = 0.88 + 0.12 * np.sin(u * 130 + v * 90 + 3 * np.sin(u * 37))
-            soft = np.clip((thick - np.abs(across)) * (1 / 0.03) + 0.35, 0, 1)
-            cover = soft * _step(t, -0.06, 0.1) * _step(-t, -1.05, -0.85) * hairs
-            self.tone[win] += 0.88 * cover * (tone - self.tone[win])
-            self.z[win] += 0.008 * cover
+        inner_move = 0.17 * au.au4 + 0.07 * au.au9 - 0.17 * au.au1
+        outer_move = 0.02 * au.au4 - 0.17 * au.au2 + 0.03 * au.au1
+        x, y = who.apart - 0.24 - 0.06 * au.au4, who.brow_angle - who.brow_y + inner_move
+        dx = 0.54 + 0.06 * au.au4
+        dy = 0.03 - who.brow_angle - who.brow_y + outer_move - y
+        win = self.at(-x - dx - 0.1, min(y, y + dy) - 0.25, x + dx + 0.1, max(y, y + dy) + 0.15)
+        # One half of the face does more than the other.
+        uneven = 0.06 * who.side * (inner_move + outer_move)
+        u, v = self.m[win] - x, self.v[win] - y - uneven * np.sign(self.u[win])
+        length = math.hypot(dx, dy)
+        t = (u * dx + v * dy) * (1 / length**2)
+        place = np.minimum(np.maximum(t, 0), 1)
+        # The arch is highest at two thirds of the way out.
+        arch = (0.065 + 0.05 * au.au2 - 0.03 * au.au4 - 0.02 * au.au1) * np.sin(np.pi * place**1.35)
+        across = np.abs((v * dx - u * dy) * (1 / length) + arch)
+        thick = 0.052 * who.brow * (1 - 0.75 * place * place) * _step(t, -0.25, 0.2)
+        cover = np.clip((thick - across) * (1 / 0.03) + 0.35, 0, 1)
+        cover *= _step(t, -0.06, 0.1) * _step(-t, -1.05, -0.85)
+        cover *= 0.88 + 0.12 * np.sin(130 * u + 90 * v + 3 * np.sin(37 * u))
+        tone = 0.04 + 0.6 * min(who.hair_tone, 0.45)
+        self.tone[win] += 0.88 * cover * (tone - self.tone[win])
+        self.z[win] += 0.008 * cover
 
     def lips(self) -> tuple[Window, np.ndarray, np.ndarray, np.ndarray]:
-        """Lips; gives the window of the mouth and, in it, place along the lips, upper and lower inner edge."""
+        """Lips; gives the mouth's window and there the place along the lips, upper and lower inner edge."""
         who, au = self.who, self.au
-        half = who.mouth * (
-            1 + 0.24 * au.au12 + 0.24 * au.au20 - 0.14 * au.au23 - 0.3 * au.au26 * (1 - au.au12)
-        )
-        half *= 1 - 0.06 * au.au17
-        press = 1 - 0.55 * au.au23 - 0.25 * au.au20
+        half = 1 + 0.24 * (au.au12 + au.au20) - 0.14 * au.au23 - 0.06 * au.au17
+        half = who.mouth * (half - 0.3 * au.au26 * (1 - au.au12))
         parted = 0.11 * au.au25 * (1 + 0.5 * au.au12) + 0.78 * self.jaw
-        up = 0.3 * parted + 0.05 * au.au10 + 0.04 * au.au9
-        low = parted - 0.3 * parted - 0.015 * au.au17
-        open_ = parted > 0.02
+        closed = parted < 0.02
+        up = 0.0 if closed else 0.3 * parted + 0.05 * au.au10 + 0.04 * au.au9
+        low = 0.0 if closed else 0.7 * parted - 0.015 * au.au17
         middle = MOUTH + 0.03 * au.au12 - 0.05 * au.au17 - 0.03 * au.au10 - 0.02 * au.au9 + 0.1 * self.jaw
-        win = self.at(0, middle + 0.1, 0.75)
-        u, v = self.u[win], self.v[win]
+        win = self.at(-0.7, middle - up - 0.32, 0.7, middle + low + 0.32)
+        u, v, a = self.u[win], self.v[win], self.m[win] * (1 / half)
         t = np.clip(u * (1 / half), -1.15, 1.15)
-        square = np.clip(1 - t * t, 0, 1)
+        at = np.abs(t)
+        square = np.maximum(1 - t * t, 0)
+        root = np.sqrt(square)
         lift = 0.17 * au.au12 - 0.12 * au.au15 - 0.03 * au.au20 + who.corners
-        one = 0.13 * au.au14 * np.clip(t * who.side, 0, 1) ** 2
-        base = middle - lift * np.abs(t) ** 1.8 * (1 + 0.08 * who.side * t) - one
-        dip = 0.012 * _fall(t, 0.25) * (1 - au.au25)
-        upper = base - (up if open_ else 0) * square**0.7 + dip
-        lower = base + (low if open_ else 0) * square**0.6 + dip
-        bow = 1 - 0.3 * _fall(t, 0.16) * (1 - 0.7 * au.au12)
-        top = upper - 0.085 * who.lips * press * (1 - 0.25 * au.au12) * square**0.8 * bow
-        bottom = lower + 0.115 * who.lips * press * (1 - 0.15 * au.au12) * square**0.65
-        along = self.edge((1 - np.abs(t)) * half)
+        one = np.maximum(t * who.side, 0)
+        base = middle - lift * at**1.8 * (1 + 0.08 * who.side * t) - 0.13 * au.au14 * one * one
+        base += 0.012 * (1 - au.au25) * _fall(t, 0.25)
+        upper, lower = base - up * square**0.7, base + low * square**0.6
+        full = who.lips * (1 - 0.55 * au.au23 - 0.25 * au.au20)
+        bow = 1 - 0.3 * (1 - 0.7 * au.au12) * _fall(t, 0.16)
+        top = upper - 0.085 * full * (1 - 0.25 * au.au12) * square**0.8 * bow
+        bottom = lower + 0.115 * full * (1 - 0.15 * au.au12) * square**0.65
+        along = self.edge((1 - at) * half)
         upper_lip = self.edge(v - top) * self.edge(upper - v) * along
         lower_lip = self.edge(v - lower) * self.edge(bottom - v) * along
         self.z[win] += square * (0.03 * _fall(v - top, 0.07) + 0.06 * _fall(v - (lower + bottom) / 2, 0.06))
-        self.tone[win] *= 1 - (1 - who.lip_tone) * (upper_lip + 0.8 * lower_lip)
-        # The dark line between the lips, the dimples at their ends, the shadow below the lower lip.
-        line = _fall(v - (upper + lower) / 2, 0.018) * _step(1.08 - np.abs(t), 0, 0.3)
-        if not open_:
-            self.tone[win] *= 1 - 0.62 * line
-        ends = _fall(np.abs(u) / half - 1.03, 0.1) * _fall(v - base, 0.035)
-        self.tone[win] *= 1 - (0.3 + 0.15 * au.au12) * ends
-        self.tone[win] *= 1 - 0.16 * _fall(v - bottom - 0.06, 0.045) * square
-        philtrum = (
-            _fall(u, 0.035) * _step(v, who.nose_y + 0.12, who.nose_y + 0.2) * _step(top - v, -0.02, 0.05)
-        )
-        self.tone[win] *= 1 - 0.09 * philtrum
+        # The dark line between the lips, the dimples at their ends, the shadow below, the groove above.
+        dark = 1 - (1 - who.lip_tone) * (upper_lip + 0.8 * lower_lip)
+        if closed:
+            dark *= 1 - 0.62 * _fall(v - base, 0.018) * _step(1.08 - at, 0, 0.3)
+        dark *= 1 - (0.3 + 0.15 * au.au12) * _fall(a - 1.03, 0.1) * _fall(v - base, 0.035)
+        dark *= 1 - 0.16 * _fall(v - bottom - 0.06, 0.045) * root
+        groove = _fall(u, 0.035) * _step(v, who.nose_y + 0.12, who.nose_y + 0.2) * _step(top - v, -0.02, 0.05)
+        self.tone[win] *= dark * (1 - 0.09 * groove)
         return win, t, upper, lower
 
     def open_mouth(self, win: Window, t: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> None:
         """Teeth and the dark behind them."""
-        u, v = self.u[win], self.v[win]
-        gap = self.edge(v - upper) * self.edge(lower - v) * self.edge((1 - np.abs(t)) * self.who.mouth)
-        wide = float((lower - upper).max())
+        au, wide = self.au, float((lower - upper).max(initial=0))
         if wide < 0.02:
             return
-        light = (0.55 + 0.2 * self.who.skin) * (1 - 0.55 * t * t)
-        between = 1 - 0.14 * _fall((u * 11) % 1 - 0.5, 0.12)
-        teeth = min(0.1, 0.85 * wide) + 0.03 * self.au.au12 + 0.02 * self.au.au10 - 0.05 * self.au.au26
-        show = self.edge(upper + max(teeth, 0.03) * (1 - 0.3 * t * t) - v)
-        bottom_teeth = self.edge(v - lower + 0.07 * (self.au.au20 + self.au.au10)) * (self.au.au12 < 0.4)
+        u, v = self.u[win], self.v[win]
+        height = max(0.03, min(0.1, 0.85 * wide) + 0.03 * au.au12 + 0.02 * au.au10 - 0.05 * au.au26)
+        teeth = self.edge(upper + height * (1 - 0.3 * t * t) - v)
+        if au.au12 < 0.4:
+            teeth = np.maximum(teeth, self.edge(v - lower + 0.07 * (au.au20 + au.au10)))
+        gaps = 1 - 0.1 * np.cos(34 * u) ** 16
         dark = 0.06 + 0.1 * _fall(v - lower, 0.12)
-        tone = dark + np.maximum(show, bottom_teeth) * (light * between * 1.08 - dark)
-        shade = 1 - 0.45 * _fall(v - upper, 0.035)
-        self.mix(win, tone * shade, gap)
+        tone = dark + teeth * ((0.59 + 0.22 * self.who.skin) * (1 - 0.55 * t * t) * gaps - dark)
+        inside = self.edge(v - upper) * self.edge(lower - v) * self.edge((1 - np.abs(t)) * self.who.mouth)
+        self.mix(win, tone * (1 - 0.45 * _fall(v - upper, 0.035)), inside)
 
     def lit(self) -> np.ndarray:
         """Light on the height field times the tone of the surface."""
-        z, k, view = self.z, self.k, self.view
+        z, (x, y), ambient = self.z, self.view.light, self.view.ambient
         right, down = np.zeros_like(z), np.zeros_like(z)
-        right[:, 1:-1] = (z[:, 2:] - z[:, :-2]) * (k / 2)
-        down[1:-1] = (z[2:] - z[:-2]) * (k / 2)
-        lx, ly = view.light
-        strength = 1 / math.sqrt(1 + lx * lx + ly * ly)
+        right[:, 1:-1] = (z[:, 2:] - z[:, :-2]) * (self.k / 2)
+        down[1:-1] = (z[2:] - z[:-2]) * (self.k / 2)
         facing = 1 / np.sqrt(1 + right * right + down * down)
-        direct = np.clip((1 - right * lx - down * ly) * facing * strength, 0, None)
-        glint = direct * direct
-        glint *= glint
-        shine = 0.09 * (glint * glint) * (glint * glint)
-        rim = 0.8 + 0.2 * facing
-        return self.tone * rim * (view.ambient + (1.16 - view.ambient) * direct) + shine
+        direct = np.maximum((1 - right * x - down * y) * facing * (1 / math.sqrt(1 + x * x + y * y)), 0)
+        shine = direct * direct
+        shine *= shine
+        shine *= shine
+        shine *= 0.09 * shine
+        return self.tone * (0.8 + 0.2 * facing) * (ambient + (1.16 - ambient) * direct) + shine
 
-    def eye(self, side: int) -> None:
-        """Eyeball between the lids, with iris, pupil, highlight, lashes and the crease of the upper lid."""
+    def eyes(self) -> None:
+        """Eyeballs between the lids, with iris, pupil, highlight and lashes, and the crease of the lid."""
         who, au = self.who, self.au
         half = 0.215 * who.eye
-        more = 1 + 0.06 * side * who.side
-        lid = (
-            0.088
-            * who.opening
-            * (1 + 0.75 * au.au5 - 0.25 * au.au6 - 0.3 * au.au7 - 0.5 * au.au43 - 0.25 * au.au9)
-        )
-        low = 0.062 * who.eye * (1 + 0.25 * au.au5 - 0.75 * au.au6 - 0.55 * au.au7 - 0.3 * au.au9)
-        lid *= more * (1 - 0.12 * au.au4)
-        win = self.at(side * who.apart, 0, 0.42)
-        t = (self.u[win] - side * who.apart) * (side / half)
+        lid = 1 + 0.75 * au.au5 - 0.25 * (au.au6 + au.au9) - 0.3 * au.au7 - 0.5 * au.au43
+        lid *= 0.088 * who.opening * (1 - 0.12 * au.au4)
+        low = 1 + 0.25 * au.au5 - 0.75 * au.au6 - 0.55 * au.au7 - 0.3 * au.au9
+        win = self.at(-who.apart - half, -0.22, who.apart + half, 0.16)
+        side = np.sign(self.u[win])
+        t = (self.m[win] - who.apart) * (1 / half)
         v = self.v[win] + 0.5 * (who.slant - 0.02 * au.au1) * t
-        square = np.clip(1 - t * t, 0, 1)
-        # The upper lid is highest inside the middle; sadness lifts the inner corner's side.
-        upper = -lid * square**0.72 * (1 - 0.16 * t - 0.15 * t * au.au1) + 0.012
-        lower = low * square**0.8 * (1 + 0.15 * t) + 0.012
-        inside = self.edge(v - upper) * self.edge(lower - v) * self.edge((1 - np.abs(t)) * half)
-        level = float(np.clip(0.5 * self.out[win].mean() / max(who.skin, 0.2) + 0.55, 0.6, 1.1))
-        ball = (0.8 - 0.3 * t**4 - 0.08 * t * t) * level
-        ball = ball * (1 - 0.4 * _fall(v - upper, 0.03))
+        square = np.maximum(1 - t * t, 0)
+        root = np.sqrt(square)
+        # The lid is highest towards the nose, and more so where the inner brow rises.
+        arc = square**0.72 * (1 - (0.16 + 0.15 * au.au1) * t) * (1 + 0.06 * who.side * side)
+        upper = 0.012 - lid * arc
+        lower = 0.012 + 0.062 * who.eye * low * square**0.8 * (1 + 0.15 * t)
+        corner = self.edge((1 - np.abs(t)) * half)
+        skin = 0.5 * who.skin
+        level = float(np.clip(0.55 + 0.5 * self.out[win].mean() / max(who.skin, 0.2), 0.6, 1.1))
+        ball = (0.8 - 0.08 * t * t - 0.3 * (t * t) ** 2) * level * (1 - 0.4 * _fall(v - upper, 0.03))
         # The iris hangs on the ball's middle, whatever the lids do, and looks at the camera.
-        ix, iy = t * half - side * 0.25 * self.view.yaw, v + 0.004
-        r = np.hypot(ix, iy)
-        size = 0.092
-        ring = who.iris + 0.1 * _step(r, 0.04, 0.075) * float(who.iris > 0.15) - 0.12 * _step(r, 0.07, size)
-        iris = np.clip(ring + 0.07 * _step(iy, -0.02, 0.08), 0.03, 1) * level
-        ball += self.edge(size - r) * (iris - ball)
+        x, y = half * t - 0.25 * self.view.yaw * side, v + 0.004
+        r = np.sqrt(x * x + y * y)
+        iris = who.iris - 0.12 * _step(r, 0.07, 0.092) + 0.07 * _step(y, -0.02, 0.08)
+        if who.iris > 0.15:
+            iris += 0.1 * _step(r, 0.04, 0.075)
+        ball += self.edge(0.092 - r) * (np.maximum(iris, 0.03) * level - ball)
         ball += self.edge(0.04 - r) * (0.03 - ball)
-        gx, gy = math.copysign(0.03, self.view.light[0]) * side, -0.035
-        ball += 0.9 * self.edge(0.019 - np.hypot(ix - gx, iy - gy)) * (1 - ball)
-        self.mix(win, ball, inside)
-        fade = self.edge((1.08 - np.abs(t)) * half)
-        lash = 0.018 + 0.008 * (who.beard == 0)
-        line = _fall(v - upper + 0.005, lash) * _step(t, -1.1, -0.5) * fade
-        self.mix(win, 0.06, 0.85 * line)
-        self.mix(win, 0.5 * who.skin, 0.45 * _fall(v - lower - 0.005, 0.013) * fade)
-        crease = upper - 0.055 - 0.02 * (1 - t * t) + 0.02 * au.au5 + 0.02 * who.age
-        self.mix(
-            win,
-            0.5 * who.skin,
-            0.55 * _fall(v - crease, 0.016) * self.edge((1.0 - np.abs(t)) * half) * square**0.5,
-        )
+        x, y = x - math.copysign(0.03, self.view.light[0]) * side, y + 0.035
+        ball += 0.9 * self.edge(0.019 - np.sqrt(x * x + y * y)) * (1 - ball)
+        self.mix(win, ball, self.edge(v - upper) * self.edge(lower - v) * corner)
+        lash = _fall(v - upper + 0.005, 0.018 if who.beard else 0.026) * _step(t, -1.1, -0.5)
+        ends = self.edge((1.08 - np.abs(t)) * half)
+        self.mix(win, 0.06, 0.85 * lash * ends)
+        self.mix(win, skin, 0.45 * _fall(v - lower - 0.005, 0.013) * ends)
+        crease = upper - 0.055 - 0.02 * square + 0.02 * au.au5 + 0.02 * who.age
+        self.mix(win, skin, 0.55 * _fall(v - crease, 0.016) * corner * root)
 
     def beard(self) -> None:
-        who = self.who
-        if not who.beard:
-            return
-        middle = MOUTH + 0.45 * self.jaw
-        ring = np.hypot(self.u / 1.05, (self.v - 0.35) / 0.95)
-        cheeks = _step(ring, 0.62, 0.82) * _step(self.v, 0.2, 0.75)
-        lip = _fall(self.v - (who.nose_y + 0.22 - 0.03 * self.au.au12), 0.05) * _fall(self.u, 0.33)
-        chin = _step(self.v, middle + 0.2, middle + 0.34)
-        cover = np.clip(np.maximum(np.maximum(cheeks, lip * 1.1), chin), 0, 1)
-        grain = self.rng.normal(1, 0.12, self.shape).astype(np.float32)
-        self.tone += who.beard * 0.85 * cover * (who.hair_tone * 0.8 * grain - self.tone)
+        """Beard and moustache."""
+        who, win = self.who, np.s_[self.at(-1.1, 0.2, 1.1, 0.2)[0].start :, :]
+        m, v = self.m[win], self.v[win]
+        x, y = m * (1 / 1.05), (v - 0.35) * (1 / 0.95)
+        cheeks = _step(np.sqrt(x * x + y * y), 0.62, 0.82) * _step(v, 0.2, 0.75)
+        lip = 1.1 * _fall(v - (who.nose_y + 0.22 - 0.03 * self.au.au12), 0.05) * _fall(m, 0.33)
+        chin = _step(v - MOUTH - 0.45 * self.jaw, 0.2, 0.34)
+        cover = who.beard * 0.85 * np.minimum(np.maximum(np.maximum(cheeks, lip), chin), 1)
+        grain = 0.8 + 0.1 * self.rng.standard_normal(m.shape, dtype=np.float32)
+        self.tone[win] += cover * (who.hair_tone * grain - self.tone[win])
 
-    def front_hair(self, grain: np.ndarray) -> None:
-        """Hair over the forehead and the sides of the head."""
+    def front_hair(self, hair: np.ndarray) -> None:
+        """Hair over the forehead and the sides of the head, below a hairline for each style."""
         who, style = self.who, self.who.hair
-        x, y = self.x, self.y
-        ax = np.abs(x)
-        part = x - 0.3 * who.side
-        temple = np.clip(ax * 1.7 - 0.72, 0, 1.1)
-        temple = temple * temple * temple
-        sweep = np.abs(part)
-        sweep = sweep * np.sqrt(sweep)
+        win = np.s_[: self.at(-1.3, 1.25, 1.3, 1.25)[0].stop, :]
+        x, y, radius = self.x[win], self.y[win], self.radius[win]
+        ax, cap = np.abs(x), self.cap[win]
+        temple = np.clip(1.7 * ax - 0.72, 0, 1.1)
+        temple *= temple * temple
         if style in ("long", "bob"):
-            line = -1.1 + 0.5 * sweep + 2.6 * _step(ax, 0.7, 1.04)
+            part = np.abs(x - 0.3 * who.side)
+            line = -1.1 + 0.5 * part * np.sqrt(part) + 2.6 * _step(ax, 0.7, 1.04)
         elif style == "parted":
-            line = -1.02 + 0.3 * np.clip(-part * who.side, 0, None) + temple
+            line = -1.02 + 0.3 * np.maximum(0.3 - who.side * x, 0) + temple
         elif style == "fringe":
-            line = -0.5 - 0.1 * who.side * x + 0.015 * np.sin(17 * x) + 0.8 * temple
+            line = -0.5 - 0.1 * who.side * x + 0.015 * np.sin(17 * x) + 1.2 * _step(ax, 0.72, 1.02)
         elif style == "curly":
             line = -0.84 + 0.04 * np.sin(14 * x) + 1.1 * temple
+            angle = np.arctan2(x, -y)
+            cap = cap + 0.035 * np.sin(11 * angle) + 0.02 * np.sin(23 * angle)
         elif style == "receding":
             line = -1.25 - 0.1 * np.cos(4 * x) + 1.5 * temple
         else:
             line = (-0.9 if style == "crop" else -1.0) + 0.1 * x * x + temple
-        depth = self.hair_depth()
-        if style == "curly":
-            depth = depth + 0.035 * np.sin(11 * np.arctan2(x, -y)) + 0.02 * np.sin(23 * np.arctan2(x, y))
-        shell = (depth - self.radius) * 0.95
+        # At the sides the hair ends in front of the ears, or hangs down.
         low = {"long": 1.2, "bob": 1.0, "curly": 0.2, "fringe": 0.1}.get(style, 0.0)
-        # Where the hairline runs down at the temples, the hair ends: in front of the ear, or not at all.
-        ends = np.minimum(line, low) - y
-        cover = np.clip(np.minimum(shell * self.k, ends * 13) + 0.5, 0, 1)
-        win = np.s_[:, :]
-        shadow = 0.3 * _fall(np.clip(y - line, 0, None), 0.09) * self.edge(self.inside) * (1 - cover)
-        self.out *= 1 - shadow * (style != "receding")
-        self.mix(win, grain * (1 - 0.25 * _fall(ends, 0.06)) * (1 - 0.4 * _fall(shell, 0.06)), cover)
+        ends, shell = np.minimum(line, low) - y, 0.95 * (cap - radius)
+        cover = np.clip(np.minimum(shell * self.k, 13 * ends) + 0.5, 0, 1)
+        if style != "receding":
+            shadow = _fall(np.maximum(y - line, 0), 0.09) * self.edge(self.inside[win])
+            self.out[win] *= 1 - 0.3 * shadow * (1 - cover)
+        hair = hair[win]
+        self.mix(win, hair * (1 - 0.25 * _fall(ends, 0.06)) * (1 - 0.4 * _fall(shell, 0.06)), cover)
         if style == "tied":
-            knot = (1 - np.hypot(x / 0.42, (y + 1.62 * who.length) / 0.3)) * 0.3
-            self.mix(win, grain * 0.95, self.edge(knot) * (self.radius > 1.0 + 0.5 * who.volume))
+            knot = 0.3 - 0.3 * np.hypot(x * (1 / 0.42), (y + 1.62 * who.length) * (1 / 0.3))
+            self.mix(win, 0.95 * hair, self.edge(knot) * (radius > 1 + 0.5 * who.volume))
 
-    def spectacles(self) -> None:
-        win = self.at(0, 0.03, 1.2)
-        u, v = self.u[win], self.v[win]
-        x = np.abs(u) - self.who.apart
-        r = ((np.abs(x) / 0.31) ** 3 + (np.abs(v - 0.04) / 0.24) ** 3) ** (1 / 3)
-        rim = _fall((r - 1) * 0.27, 0.022)
-        bridge = _fall(v + 0.02 + 0.3 * u * u, 0.02) * (x < -0.29)
-        arm = _fall(v + 0.03, 0.02) * (x > 0.31) * (np.abs(self.x[win]) < 1.0)
-        self.mix(win, 0.12, 0.85 * np.maximum(np.maximum(rim, bridge), arm))
+    def glasses(self) -> None:
+        """Spectacles."""
+        win = self.at(-1, -0.25, 1, 0.33)
+        x, v = self.m[win] - self.who.apart, self.v[win]
+        r = ((np.abs(x) * (1 / 0.31)) ** 3 + (np.abs(v - 0.04) * (1 / 0.24)) ** 3) ** (1 / 3)
+        bridge = _fall(v + 0.02 + 0.3 * self.u[win] ** 2, 0.02) * (x < -0.29)
+        arms = _fall(v + 0.03, 0.02) * (x > 0.31) * (np.abs(self.x[win]) < 1.0)
+        self.mix(win, 0.12, 0.85 * np.maximum(np.maximum(_fall(0.27 * r - 0.27, 0.022), bridge), arms))

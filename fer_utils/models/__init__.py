@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import nn
@@ -20,8 +21,11 @@ def build(name: str, **options: Any) -> nn.Module:
     """Make a network by name, with its options; `model.options` holds what is needed to make it again.
 
     Raises:
-        ValueError: there is no network of that name.
+        ValueError: there is no network of that name, or it has no such option.
     """
     if name not in MODELS:
         raise ValueError(f"no network is called {name!r}; there are {', '.join(MODELS)}")
+    known = inspect.signature(MODELS[name]).parameters
+    if unknown := sorted(options.keys() - known.keys()):
+        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known)}")
     return MODELS[name](**options)

@@ -91,11 +91,14 @@ class MobileNetV1(Trunk):
 
     Args:
         width: factor on the numbers of channels; the public weights have 1.
+        depth: number of blocks, 8 to 13; the public weights have 13. Of the five equal blocks in the middle
+            13 − `depth` are left out: without them a network with random weights learns within minutes.
     """
 
     size = 96
     means = (103.939, 116.779, 123.68)  # blue, green, red
     EPSILON = 1e-3  # TensorFlow's, of the normalisations
+    # Channels and stride of each block.
     BLOCKS = (
         (64, 1),
         (128, 2),
@@ -108,11 +111,14 @@ class MobileNetV1(Trunk):
         (1024, 1),
     )
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, depth: int = 13) -> None:
+        if not 8 <= depth <= 13:
+            raise ValueError(f"depth is {depth}; it can be 8 to 13")
+        chosen = (*self.BLOCKS[:6], *self.BLOCKS[6:11][: depth - 8], *self.BLOCKS[11:])
         channels = max(8, round(32 * width))
         blocks = {"conv1": nn.Sequential()}
         add_convolution(blocks["conv1"], "", 3, channels, 3, 2, 1)
-        for number, (outputs, stride) in enumerate(self.BLOCKS, 1):
+        for number, (outputs, stride) in enumerate(chosen, 1):
             inputs, channels = channels, max(8, round(outputs * width))
             block = blocks[f"block{number}"] = nn.Sequential()
             block.kind = "depthwise 3×3, conv 1×1" + (" /2" if stride == 2 else "")
@@ -164,7 +170,7 @@ def add_convolution(
 ) -> None:
     """Add convolution, batch normalisation and ReLU6 to a block, as MobileNet has them."""
     convolution = SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
+    nn.init.kaiming_normal_(convolution.weight)
     block.add_module(f"{prefix}conv", convolution)
     block.add_module(f"{prefix}bn", nn.BatchNorm2d(outputs, eps=MobileNetV1.EPSILON))
     block.add_module(f"{prefix}relu", nn.ReLU6(inplace=True))

@@ -44,6 +44,7 @@ class FaceNet(nn.Module):
         dropout: share of activations dropped after each of them, 0 to 1.
         input_size: side in pixels to which images are enlarged; none for the trunk's own (96, 160, 224).
         trunk_width: factor on the channels of `mobilenet_v1`; VGGFace2 weights exist for 1 only.
+        trunk_depth: blocks of `mobilenet_v1`, 8 to 13; VGGFace2 weights exist for 13 only.
         num_classes: number of logits.
 
     Raises:
@@ -59,6 +60,7 @@ class FaceNet(nn.Module):
         dropout: float = 0.5,
         input_size: int | None = None,
         trunk_width: float = 1.0,
+        trunk_depth: int = 13,
         num_classes: int = 6,
     ) -> None:
         super().__init__()
@@ -66,8 +68,11 @@ class FaceNet(nn.Module):
             raise ValueError(f"no trunk is called {trunk!r}; there are {', '.join(TRUNKS)}")
         if pretrained not in ("vggface2", "none"):
             raise ValueError(f"pretrained is {pretrained!r}; it can be 'vggface2' or 'none'")
-        if trunk_width != 1 and (pretrained != "none" or trunk != "mobilenet_v1"):
-            raise ValueError("trunk_width is for trunk='mobilenet_v1' with pretrained='none'")
+        whole = trunk_width == 1 and trunk_depth == 13
+        if not whole and (pretrained != "none" or trunk != "mobilenet_v1"):
+            raise ValueError(
+                "trunk_width and trunk_depth are for an untrained mobilenet_v1: pretrained='none'"
+            )
         self.input_size = input_size or TRUNKS[trunk].size
         self.options = {
             "trunk": trunk,
@@ -77,9 +82,10 @@ class FaceNet(nn.Module):
             "dropout": dropout,
             "input_size": self.input_size,
             "trunk_width": trunk_width,
+            "trunk_depth": trunk_depth,
             "num_classes": num_classes,
         }
-        self.trunk = MobileNetV1(trunk_width) if trunk == "mobilenet_v1" else TRUNKS[trunk]()
+        self.trunk = TRUNKS[trunk]() if whole else MobileNetV1(trunk_width, trunk_depth)
         self.classifier = nn.Sequential()
         self.classifier.add_module("norm", nn.BatchNorm1d(self.trunk.features, affine=False))
         units = self.trunk.features

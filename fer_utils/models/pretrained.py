@@ -135,8 +135,7 @@ def _resnet50_names() -> dict[str, tuple[str, str]]:
         layers[f"{first}.proj"] = (f"{first}_1x1_proj", f"{cydonia}.0")
         layers[f"{first}.proj_bn"] = (f"{first}_1x1_proj_bn", f"{cydonia}.1")
     tensors = ("weight", "bias", "running_mean", "running_var")
-    names = {f"{o}.{t}": (f"{d}.{t}", f"{c}.{t}") for o, (d, c) in layers.items() for t in tensors}
-    return {ours: theirs for ours, theirs in names.items() if ours in ResNet50(width=1).state_dict()}
+    return {f"{o}.{t}": (f"{d}.{t}", f"{c}.{t}") for o, (d, c) in layers.items() for t in tensors}
 
 
 def _read_keras(path: Path) -> State:

@@ -1,0 +1,94 @@
+"""How long FER2013's plain CSV takes to read, and how much memory, here and with torchvision.
+
+Run with `python tests/benchmarks/reading.py FER2013.CSV[.GZ] [TURNS]` on an otherwise idle machine. The file is
+unpacked to a temporary folder; then both read that same plain file in turns, each reading in a process of its
+own, so that its peak memory is its own. torchvision compares the file's MD5 with Kaggle's; other copies of the
+same rows have another one, so that this check is replaced by one that lets every file pass (which saves
+torchvision the time of it). It reads a split at a time: `train` is the Training rows alone, `train + test` all
+rows, as ours. Times are without imports.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fer_utils.datasets import fer2013
+from fer_utils.datasets.tables import open_csv
+
+
+def ours(root: Path) -> int:
+    """Read the file with this package, to images and a table with split and origin of each."""
+    path = fer2013.find(root)
+    assert path is not None
+    return len(fer2013.read(path, root))
+
+
+def theirs(root: Path, *splits: str) -> int:
+    """Read the file with torchvision, without its check of the MD5."""
+    from torchvision.datasets import fer2013 as module
+
+    module.check_integrity = lambda *_, **__: True
+    sets = [module.FER2013(root, split) for split in splits]
+    return sum(map(len, sets))
+
+
+READINGS: dict[str, Callable[[Path], int]] = {
+    "fer_utils, all rows": ours,
+    "torchvision, train": lambda root: theirs(root, "train"),
+    "torchvision, train + test": lambda root: theirs(root, "train", "test"),
+}
+
+
+def measure(name: str, root: Path, results: multiprocessing.SimpleQueue) -> None:
+    """Put rows, seconds, and growth of the peak memory in MB."""
+    import torchvision.datasets  # noqa: F401 - before the clock starts
+
+    before, start = peak(), time.perf_counter()
+    rows = READINGS[name](root)
+    results.put((rows, time.perf_counter() - start, peak() - before))
+
+
+def peak() -> float:
+    """Largest memory of this process until now, in MB (Linux counts it in kB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Measure and print."""
+    source, turns = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    context = multiprocessing.get_context("spawn")
+    runs: dict[str, list[tuple[int, float, float]]] = {name: [] for name in READINGS}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        plain = root / "fer2013" / "fer2013.csv"
+        plain.parent.mkdir()
+        with open_csv(source) as packed, plain.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+        print(f"{plain.stat().st_size / 1e6:.0f} MB of plain CSV, {turns} turns")
+        for _ in range(turns):
+            for name, done in runs.items():
+                results = context.SimpleQueue()
+                process = context.Process(target=measure, args=(name, root, results))
+                process.start()
+                process.join()
+                done.append(results.get())
+    times = {name: statistics.median(seconds for _, seconds, _ in done) for name, done in runs.items()}
+    fastest = times["fer_utils, all rows"]
+    for name, done in runs.items():
+        memory = statistics.median(growth for *_, growth in done)
+        print(
+            f"{name:26s} {done[0][0]:6,d} rows  median {times[name]:6.2f} s  "
+            f"{times[name] / fastest:5.1f} times ours  peak memory +{memory:5.0f} MB"
+        )
+
+
+if __name__ == "__main__":
+    main()

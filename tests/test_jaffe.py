@@ -1,0 +1,168 @@
+"""JAFFE: its names and suffixes, what to pass over, and damage."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layouts import jaffe_folder, noise, refused, save, write
+from PIL import Image
+
+from fer_utils.datasets import jaffe
+from fer_utils.datasets.base import read_grey
+from fer_utils.emotions import JAFFE
+from fer_utils.errors import DataError
+
+SUFFIXES = (".tiff", ".tif", ".tiff.bmp", ".png", ".jpg", ".TIFF", ".TIF", ".JPG", ".jpeg", ".bmp")
+
+
+def read(root):
+    path = jaffe.find(root)
+    assert path is not None
+    return jaffe.read(path, root)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_suffix(tmp_path, suffix):
+    jaffe_folder(tmp_path / "jaffe", suffix)
+    source = read(tmp_path)
+    assert len(source) == 28
+    for row, origin in enumerate(source.table["origin"]):
+        subject, take, number, _ = origin.removeprefix("jaffe/").split(".", 3)
+        assert source.table["subject"][row] == subject
+        assert source.table["emotion"][row] == JAFFE[take[:2]]
+        if not suffix.lower().startswith(".jp"):
+            np.testing.assert_array_equal(source.images[row], noise(1, 256, int(number) - 1)[0])
+    assert source.table["split"].isna().all()
+    assert not source.cropped
+    assert not source.notes
+
+
+@pytest.mark.parametrize("place", ["", "jaffe", "archive/jaffedbase", "JAFFE/jaffe/jaffe", "my data (1)"])
+def test_found_wherever_it_lies_without_what_else_lies_there(tmp_path, place):
+    folder = jaffe_folder(tmp_path / place)
+    for name in ("README", "README_FIRST.txt", ".DS_Store", "._KA.AN1.39.tiff", "Thumbs.db", "jaffe.pdf"):
+        write(folder / name, b"x")
+    write(tmp_path / "__MACOSX" / "jaffe" / "._KA.AN1.39.tiff", b"x")
+    assert len(read(tmp_path)) == 28
+
+
+def test_an_image_in_several_formats_is_read_once_from_the_lossless_one(tmp_path):
+    jaffe_folder(tmp_path)
+    save(tmp_path / "KA.AN1.1.jpg")
+    save(tmp_path / "KA.AN1.1.jpeg")
+    source = read(tmp_path)
+    assert len(source) == 28
+    assert not any(origin.endswith(("jpg", "jpeg")) for origin in source.table["origin"])
+    assert source.notes == ("2 images are there in several file formats; each was read once",)
+
+
+def test_a_second_copy_is_named(tmp_path):
+    jaffe_folder(tmp_path / "a")
+    jaffe_folder(tmp_path / "b")
+    assert read(tmp_path).notes == ("also found and not read: b",)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("KA.XX1.99.tiff", "the emotion code 'XX' is unknown; known are AN, DI, FE, HA, NE, SA, SU"),
+        ("portrait.png", "as KA.AN1.39.tiff does"),
+        ("KA.AN1.tiff", "as KA.AN1.39.tiff does"),
+        ("KA.AN1.39 (1).tiff", "as KA.AN1.39.tiff does"),
+    ],
+)
+def test_a_name_that_tells_no_emotion_is_refused(tmp_path, name, says):
+    path = save(jaffe_folder(tmp_path) / name)
+    refused(lambda: read(tmp_path), file=path, says=says)
+
+
+def test_an_empty_folder_says_what_to_put_there(tmp_path):
+    (tmp_path / "JAFFE").mkdir()
+    refused(lambda: read(tmp_path), file=tmp_path / "JAFFE", says="KA.AN1.39.tiff and so on")
+
+
+def test_no_folder_is_no_data_set(tmp_path):
+    assert jaffe.find(tmp_path) is None
+    assert jaffe.find(tmp_path / "nowhere") is None
+
+
+# Decoding, which all data sets of image files share
+
+
+def whole(suffix, folder):
+    return save(folder / f"KA.AN1.39{suffix}", noise(1, 32)[0]).read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".tif", ".tiff.bmp", ".png", ".jpg"])
+@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.9])
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of odd tags before it gives up
+def test_an_image_cut_short_is_named(tmp_path, suffix, share):
+    data = whole(suffix, tmp_path)
+    path = write(tmp_path / f"KA.AN1.39{suffix}", data[: int(share * len(data))])
+    source = read(tmp_path)
+    refused(lambda: source.images[0], file=path, says="cannot be decoded")
+
+
+change = st.tuples(st.integers(0, 1500), st.binary(min_size=1, max_size=8))
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".png", ".jpg", ".tiff.bmp"])
+@settings(max_examples=150, deadline=None)
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 1500), st.binary(min_size=1, max_size=8)), min_size=1, max_size=3
+    )
+)
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of odd tags
+def test_a_damaged_image_decodes_or_is_refused(tmp_path_factory, suffix, changes):
+    folder = tmp_path_factory.mktemp("damaged")
+    data = bytearray(whole(suffix, folder))
+    for place, what in changes:
+        start = place % len(data)
+        data[start : start + len(what)] = what
+    path = write(folder / f"KA.AN1.39{suffix}", bytes(data))
+    try:
+        image = read_grey(path)
+    except DataError:
+        return
+    assert image.dtype == np.uint8
+    assert image.ndim == 2
+    if suffix == ".png":  # it has checksums: TIFF, BMP and JPEG have none, so that changed pixels pass
+        np.testing.assert_array_equal(image, noise(1, 32)[0])
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"II*\x00", b"\x89PNG\r\n\x1a\n", bytes(1000), b"<html>not found</html>"]
+)
+def test_a_file_that_is_no_image_is_named(tmp_path, data):
+    path = write(tmp_path / "KA.AN1.39.tiff", data)
+    refused(lambda: read_grey(path), file=path, says="cannot be decoded")
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_more_than_eight_bits_are_refused_rather_than_cut_off(tmp_path, kind):
+    path = save(tmp_path / "KA.AN1.39.tiff", np.full((8, 8), 300, kind))
+    refused(lambda: read_grey(path), file=path, says="convert it to 8 bits")
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGB", "RGBA", "CMYK"])
+def test_other_kinds_of_pixels_become_grey(tmp_path, mode):
+    path = tmp_path / ("x.tiff" if mode == "CMYK" else "x.png")
+    Image.new("L", (8, 6), 255).convert(mode).save(path)
+    np.testing.assert_array_equal(read_grey(path), np.full((6, 8), 255, np.uint8))
+
+
+def test_an_image_as_large_as_a_bomb_is_refused(tmp_path, monkeypatch):
+    path = save(tmp_path / "KA.AN1.39.tiff", noise(1)[0])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    refused(lambda: read_grey(path), file=path, says="cannot be decoded")
+
+
+def test_a_missing_image_and_one_that_may_not_be_read(tmp_path, monkeypatch):
+    refused(lambda: read_grey(tmp_path / "x.png"), file=tmp_path / "x.png", says="missing")
+
+    def deny(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", deny)
+    refused(lambda: read_grey(tmp_path / "x.png"), file=tmp_path / "x.png", says="check its permissions")
