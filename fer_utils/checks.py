@@ -25,6 +25,7 @@ from fer_utils.evaluation import majority_accuracy, predict, wilson_interval
 from fer_utils.training import Recipe, fit
 
 Build = Callable[[], nn.Module]
+Confusions = dict[tuple[str, str], np.ndarray]
 ALL = "all"
 
 
@@ -126,7 +127,7 @@ class SourceMatrix:
     accuracy: pd.DataFrame
     intervals: np.ndarray
     chance: pd.Series
-    confusions: dict[tuple[str, str], np.ndarray]
+    confusions: Confusions
 
 
 def source_matrix(build: Build, faces: FaceSet, recipe: Recipe, *, steps: int = 150) -> SourceMatrix:
@@ -185,8 +186,8 @@ def swapped_classes(
     learnt nothing, the same sum, so its leanings do not count.) A cycle of the renaming is kept if
 
     - it raises recall in the classes concerned by at least `least` on average, and
-    - this is significant: one-sided at `level` divided by the number of cycles and of sources, with the
-      sampling variance of the tested images.
+    - this is significant: one-sided, by the sampling variance of the tested images, at `level` shared out
+      evenly among the sources, the lengths of cycles, and the cycles of a length.
 
     The source with most to gain is renamed, and the search goes on with what is left. A source that explains
     the disagreement as well (not worse at the 1 % level, by what the remaining sources say) is named too: of
@@ -195,7 +196,7 @@ def swapped_classes(
 
     Args:
         matrix: what `source_matrix` measured.
-        level: probability of naming anything where nothing is swapped.
+        level: highest probability of naming anything where nothing is swapped.
         least: mean rise of recall, 0–1.
 
     Returns:
@@ -203,45 +204,41 @@ def swapped_classes(
     """
     sources = list(matrix.accuracy.columns)
     confusions = dict(matrix.confusions)
-    limit = float(stats.norm.isf(level / (CYCLES * len(sources))))
     found: dict[str, dict[str, str]] = {}
-    open_sources = list(sources)
-    while len(open_sources) > 0 and len(sources) > 1:
-        tried = {s: _renaming(confusions, s, sources, limit, least) for s in open_sources}
+    open_sources = list(sources) if len(sources) > 1 else []
+    while open_sources:
+        tried = {s: _renaming(confusions, s, sources, level / len(sources), least) for s in open_sources}
         gains = {s: _gain(confusions, s, sources, tried[s])[0] for s in open_sources}
         worst = max(open_sources, key=gains.__getitem__)
         renaming = tried[worst]
         if (renaming == np.arange(len(CLASSES))).all():
             break
+        back = np.argsort(renaming)
         for source in sources:
             if source == worst:
                 found[source] = _named(renaming)
             elif _explains_as_well(confusions, source, worst, sources, renaming):
-                found.setdefault(source, _named(np.argsort(renaming)))
-        for other in sources:
-            if other != worst:
-                confusions[other, worst] = confusions[other, worst][np.argsort(renaming)]
-                confusions[worst, other] = confusions[worst, other][:, np.argsort(renaming)]
+                found.setdefault(source, _named(back))
+        for other in (s for s in sources if s != worst):
+            confusions[other, worst] = confusions[other, worst][back]
+            confusions[worst, other] = confusions[worst, other][:, back]
         open_sources.remove(worst)
     return found
 
 
-# Ways to pick k of the six classes and to put them in a circle.
-CYCLES = sum(math.comb(len(CLASSES), k) * math.factorial(k - 1) for k in range(2, len(CLASSES) + 1))
-
-Confusions = dict[tuple[str, str], np.ndarray]
-
-
 def _renaming(
-    confusions: Confusions, source: str, sources: list[str], limit: float, least: float
+    confusions: Confusions, source: str, sources: list[str], level: float, least: float
 ) -> np.ndarray:
     """The renaming of a source's classes (class -> class) that is worth it, cycle by cycle."""
     others = [other for other in sources if other != source]
     recalls = sum(_recalls(confusions[o, source]) + _recalls(confusions[source, o]).T for o in others)
     best = linear_sum_assignment(recalls, maximize=True)[1]
-    kept = np.arange(len(CLASSES))
+    size, kept = len(CLASSES), np.arange(len(CLASSES))
     for cycle in _cycles(best):
-        alone = np.arange(len(CLASSES))
+        # So many cycles have this length: ways to pick its classes, times ways to put them in a circle.
+        ways = math.comb(size, len(cycle)) * math.factorial(len(cycle) - 1)
+        limit = stats.norm.isf(level / ((size - 1) * ways))
+        alone = np.arange(size)
         alone[cycle] = best[cycle]
         gain, variance = _gain(confusions, source, others, alone)
         rise = gain / (len(cycle) * 2 * len(others))
@@ -306,6 +303,7 @@ def _cycles(renaming: np.ndarray) -> list[list[int]]:
 
 
 def _named(renaming: np.ndarray) -> dict[str, str]:
+    """The classes that a renaming moves, by name."""
     return {CLASSES[i]: CLASSES[k] for i, k in enumerate(renaming) if i != k}
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
+from matplotlib.figure import Figure
 
-from fer_utils import results
+from fer_utils import plots, results
 from fer_utils.checks import Check
 from fer_utils.datasets import read_sources
 from fer_utils.emotions import CLASSES
-from fer_utils.errors import DataError
 from fer_utils.faces import Box, FaceDetector, face_image
-from fer_utils.plots import use_style
 from fer_utils.workspace import Profile, Workspace, project_root, workspace
 
 NOT_YET = "not run yet"
@@ -24,7 +24,7 @@ NOT_YET = "not run yet"
 
 def setup(profile: Profile) -> Workspace:
     """Open the workspace of a profile, set the figures' style and say what this run uses."""
-    use_style()
+    plots.use_style()
     pd.set_option("display.max_colwidth", None)
     space = workspace(profile)
     faces = {"demo": "drawn demo faces", "full": "real data below FER_DATA"}[profile]
@@ -192,7 +192,7 @@ def results_table(found: list[dict[str, Any]]) -> pd.DataFrame:
                 "revision": result["revision"],
             }
         )
-    return pd.DataFrame(rows or [{"run": NOT_YET}]).set_index("run")
+    return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run")
 
 
 def hours_table(found: list[dict[str, Any]]) -> pd.DataFrame:
@@ -207,7 +207,7 @@ def hours_table(found: list[dict[str, Any]]) -> pd.DataFrame:
         }
         for r in found
     ]
-    return pd.DataFrame(rows or [{"run": NOT_YET}]).set_index("run")
+    return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run")
 
 
 def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
@@ -282,17 +282,33 @@ def freeze_column(found: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("run").round({"freeze": 2})
 
 
-def best(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result whose validation accuracy on FER2013 is highest.
+def show_real(found: list[dict[str, Any]], draw: Callable[[dict[str, Any]], Figure]) -> None:
+    """Show a figure about real data, or say that the full run has not been made yet.
 
-    Raises:
-        DataError: there is none.
+    Args:
+        found: results; of several, the one that is best on validation is drawn.
+        draw: makes the figure.
     """
-    if not found:
-        raise DataError(
-            "there are no results on real data", file="book/results", remedy="see the page on the full run"
-        )
+    if found:
+        show(draw(best(found) if len(found) > 1 else found[0]))
+    else:
+        print(NOT_YET)
+
+
+def best(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The result whose validation accuracy on FER2013 is highest."""
     return max(found, key=lambda result: result["validation"]["fer2013"]["accuracy"])
+
+
+def curve_figure(result: dict[str, Any]) -> Figure:
+    """Learning curve of a result."""
+    return plots.learning_curves(curve(result), best_epoch=best_epoch(result))
+
+
+def confusion_figure(result: dict[str, Any]) -> Figure:
+    """Confusion matrix of a result on the split that it may be judged by."""
+    split, scores = held_out(result)
+    return plots.confusion_matrices({f"{result['name']} on {split}": scores["confusion"]})
 
 
 def curve(result: dict[str, Any]) -> pd.DataFrame:

@@ -27,8 +27,8 @@ RECIPES: dict[Profile, dict[str, tuple[dict[str, Any], Recipe]]] = {
         "emonet": ({"width": 0.125}, Recipe(epochs=5, lr=0.02, augment=_POSTER)),
         "easynet": ({"widths": [16, 32, 64]}, Recipe(epochs=6, lr=0.05, augment=_POSTER)),
         "facenet": (
-            {"pretrained": "none", "trunk_width": 0.25, "head": [256, 64], "dropout": 0.2, "input_size": 64},
-            Recipe(epochs=4, lr=0.02, augment=_POSTER),
+            {"trunk": "easynet", "pretrained": "none", "trunk_width": 0.5, "head": [256, 64], "dropout": 0.2},
+            Recipe(epochs=8, batch_size=32, lr=0.03, augment=_POSTER),
         ),
     },
 }

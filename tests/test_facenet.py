@@ -26,6 +26,7 @@ SMALL = {
 }
 # By trunk: layers that Keras would count, features, and the smallest input that is quick to compute.
 COUNTS = {
+    "easynet": (14, 1728, 64),
     "mobilenet_v1": (84, 1024, 32),
     "inception_resnet_v1": (424, 1792, 80),
     "resnet50": (175, 2048, 32),
@@ -137,7 +138,7 @@ def test_freezing_by_count_and_by_share(freeze, frozen):
         ({"freeze": 85}, "counts 84 layers"),
         ({"freeze": -1}, "counts 84 layers"),
         ({"pretrained": "vggface2"}, "pretrained='none'"),
-        ({"trunk_depth": 7}, "8 to 13"),
+        ({"trunk": "easynet", "pretrained": "vggface2", "trunk_width": 1.0}, "no public weights"),
         ({"trunk": "resnet50"}, "pretrained='none'"),
     ],
 )
@@ -154,14 +155,6 @@ def test_options_make_the_same_network_again():
     images = torch.rand(2, 1, 64, 64)
     assert torch.equal(model(images), again(images)) and again.options == model.options
     assert [layer.name for layer in again.frozen_layers] == [layer.name for layer in model.frozen_layers]
-
-
-def test_a_shorter_mobilenet_lacks_blocks_in_the_middle():
-    trunk = FaceNet(**SMALL, trunk_depth=8).trunk
-    assert [trunk.get_submodule(f"block{i}.pw_conv").out_channels for i in range(1, 9)] == [
-        16, 32, 32, 64, 64, 128, 256, 256
-    ]  # fmt: skip
-    assert len(trunk.layers()) == 84 - 5 * 6
 
 
 def test_without_hidden_layers_the_head_is_linear():

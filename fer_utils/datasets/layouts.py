@@ -224,9 +224,10 @@ def read_pixel_csv(
                 row=int(line),
                 remedy="download the file again, or mend or delete this row",
             )
+    where = below(path, root)
     faces = face_table(
         [codes[code] for code in table.codes.tolist()],
-        [f"{below(path, root)}:{line}" for line in table.lines],
+        [f"{where}:{line}" for line in table.lines],
         splits=[SPLIT_OF_USAGE[value] for value in usage],
     )
     return FaceSource(name, layout, faces, table.images, cropped=True, files=(path,))

@@ -58,16 +58,19 @@ def read_pixels(path: Path, codes: Mapping[int, str], size: int = 48) -> PixelTa
     with open_csv(path) as file:
         names = _names(file.readline(LINE))
         _check_header(path, names)
-        reader = _Rows(path, names, codes, size)
-        blocks, line = [], 2
+        reader, line = _Rows(path, names, codes, size), 2
         while data := file.read(BLOCK):
             rows = (data + file.readline()).split(b"\n")
-            blocks.append(reader.block(rows, line))
+            reader.add(rows, line)
             line += len(rows) - 1
-    if not any(len(images) for images, *_ in blocks):
+    if not reader.lines:
         raise DataError("there are no rows below the header", file=path, remedy="download it again")
-    images, emotion, usage, lines = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    return PixelTable(images, emotion, usage if "usage" in names else None, lines)
+    return PixelTable(
+        reader.images.reshape(-1, size, size),
+        np.array(reader.emotion),
+        np.array(reader.usage, object) if "usage" in names else None,
+        np.array(reader.lines),
+    )
 
 
 def _names(header: bytes) -> list[str]:
@@ -96,12 +99,16 @@ class _Rows:
         self.place = {name: i for i, name in enumerate(names)}
         self.size = size
         self.code_of = {str(code).encode(): code for code in codes}
+        self.images = np.empty((0, self.pixels), np.uint8)
+        self.emotion: list[int] = []
+        self.usage: list[str] = []
+        self.lines: list[int] = []
 
-    def block(self, rows: list[bytes], first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def add(self, rows: list[bytes], first: int) -> None:
         """Parse the rows of one block; blank lines are passed over."""
-        emotion, usage, lines, texts = [], [], [], []
+        start, texts = len(self.lines), []
         for line, row in enumerate(rows, first):
-            if not row.strip():
+            if not row or row.isspace():
                 continue
             fields = row.split(b",")
             if len(fields) != len(self.names):
@@ -110,13 +117,15 @@ class _Rows:
             if code not in self.code_of:
                 known = ", ".join(f"{c} {n}" for c, n in self.codes.items())
                 self.fail(line, f"the emotion code {_shown(code)} is unknown; known are {known}")
-            emotion.append(self.code_of[code])
+            self.emotion.append(self.code_of[code])
             if "usage" in self.place:
-                usage.append(fields[self.place["usage"]].strip().strip(b'"').decode("utf-8", "replace"))
+                self.usage.append(fields[self.place["usage"]].strip().strip(b'"').decode("utf-8", "replace"))
             texts.append(fields[self.place["pixels"]].strip().strip(b'"'))
-            lines.append(line)
-        images = self.numbers(texts, lines).reshape(-1, self.size, self.size)
-        return images, np.array(emotion, np.int64), np.array(usage, object), np.array(lines, np.int64)
+            self.lines.append(line)
+        values = self.numbers(texts, self.lines[start:])
+        # Resizing moves pages and copies nothing; blocks to concatenate would take twice the memory.
+        self.images.resize((len(self.lines), self.pixels), refcheck=False)
+        self.images[start:] = values.reshape(-1, self.pixels)
 
     def numbers(self, texts: list[bytes], lines: list[int]) -> np.ndarray:
         """Turn the pixel fields of a block to uint8, (rows × pixels,)."""

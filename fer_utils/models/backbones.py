@@ -1,4 +1,4 @@
-"""FaceNet's trunks: three networks that VGGFace2 taught to tell people apart, without their classifiers."""
+"""FaceNet's trunks: networks that tell people apart, without their classifiers; three know VGGFace2."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from facenet_pytorch import InceptionResnetV1
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fer_utils.models.easynet import EasyNet
 
 
 class Layer(NamedTuple):
@@ -91,8 +93,6 @@ class MobileNetV1(Trunk):
 
     Args:
         width: factor on the numbers of channels; the public weights have 1.
-        depth: number of blocks, 8 to 13; the public weights have 13. Of the five equal blocks in the middle
-            13 − `depth` are left out: without them a network with random weights learns within minutes.
     """
 
     size = 96
@@ -111,14 +111,11 @@ class MobileNetV1(Trunk):
         (1024, 1),
     )
 
-    def __init__(self, width: float = 1.0, depth: int = 13) -> None:
-        if not 8 <= depth <= 13:
-            raise ValueError(f"depth is {depth}; it can be 8 to 13")
-        chosen = (*self.BLOCKS[:6], *self.BLOCKS[6:11][: depth - 8], *self.BLOCKS[11:])
+    def __init__(self, width: float = 1.0) -> None:
         channels = max(8, round(32 * width))
         blocks = {"conv1": nn.Sequential()}
         add_convolution(blocks["conv1"], "", 3, channels, 3, 2, 1)
-        for number, (outputs, stride) in enumerate(chosen, 1):
+        for number, (outputs, stride) in enumerate(self.BLOCKS, 1):
             inputs, channels = channels, max(8, round(outputs * width))
             block = blocks[f"block{number}"] = nn.Sequential()
             block.kind = "depthwise 3×3, conv 1×1" + (" /2" if stride == 2 else "")
@@ -278,7 +275,30 @@ class ResNet50(Trunk):
         self.features = inputs
 
 
+class EasyTrunk(Trunk):
+    """EasyNet's convolutions and the means over 3×3 fields of the image: learns who is drawn within a minute.
+
+    There are no public weights; chapter 4 makes its own from drawn people.
+
+    Args:
+        width: factor on the numbers of channels.
+    """
+
+    size = 64
+    means = (127.5, 127.5, 127.5)
+    scale = 64.0
+
+    def __init__(self, width: float = 1.0) -> None:
+        convolutions = EasyNet(widths=tuple(round(n * width) for n in (32, 96, 192)), channels=3).features
+        pool = nn.Sequential()
+        pool.add_module("mean", nn.AdaptiveAvgPool2d(3))
+        pool.add_module("flatten", nn.Flatten())
+        super().__init__(**dict(convolutions.named_children()), pool=pool)
+        self.features = 9 * round(192 * width)
+
+
 TRUNKS: dict[str, type[Trunk]] = {
+    "easynet": EasyTrunk,
     "mobilenet_v1": MobileNetV1,
     "inception_resnet_v1": InceptionResNetV1,
     "resnet50": ResNet50,

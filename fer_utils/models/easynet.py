@@ -40,6 +40,7 @@ class EasyNet(nn.Module):
         hidden: units of the first fully connected layer.
         dropout: share of activations dropped before each fully connected layer, 0 to 1.
         image_size: height and width of the input in pixels.
+        channels: of the input.
         num_classes: number of logits.
     """
 
@@ -50,6 +51,7 @@ class EasyNet(nn.Module):
         dropout: float = 0.3,
         image_size: int = 64,
         num_classes: int = 6,
+        channels: int = 1,
     ) -> None:
         super().__init__()
         self.options = {
@@ -58,10 +60,11 @@ class EasyNet(nn.Module):
             "dropout": dropout,
             "image_size": image_size,
             "num_classes": num_classes,
+            "channels": channels,
         }
         self.standardise = Standardise()
         self.features = nn.Sequential()
-        self.features.add_module("conv1", nn.Conv2d(1, widths[0], 5, bias=False))
+        self.features.add_module("conv1", nn.Conv2d(channels, widths[0], 5, bias=False))
         self.features.add_module("pool1", pooling(widths[0]))
         self.features.add_module("conv2", nn.Conv2d(widths[0], widths[1], 5, bias=False))
         self.features.add_module("pool2", pooling(widths[1]))
@@ -69,7 +72,7 @@ class EasyNet(nn.Module):
         norm3 = nn.BatchNorm2d(widths[2])
         self.features.add_module("conv3", nn.Sequential(conv3, norm3, nn.ReLU(inplace=True)))
         with torch.no_grad():
-            side = self.features.eval()(torch.zeros(1, 1, image_size, image_size)).shape[-1]
+            side = self.features.eval()(torch.zeros(1, channels, image_size, image_size)).shape[-1]
         self.features.train()
         self.classifier = nn.Sequential()
         self.classifier.add_module("drop1", nn.Dropout(dropout))

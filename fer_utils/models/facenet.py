@@ -36,15 +36,14 @@ class FaceNet(nn.Module):
 
     Args:
         trunk: ``"mobilenet_v1"`` (3 million parameters, trains on a processor), ``"inception_resnet_v1"``
-            (22 million) or ``"resnet50"`` (24 million; the poster's).
+            (22 million), ``"resnet50"`` (24 million; the poster's) or ``"easynet"`` (for the demo).
         pretrained: ``"vggface2"``, or ``"none"`` to leave the trunk as `__init__` or `load_trunk` made it.
         freeze: how much of the trunk stays as it is. An int counts layers as Keras does, the input included
             (the poster: 100 of ResNet-50's 175); a float from 0 to 1 is a share of the layers.
         head: units of the fully connected layers before the last one; empty for a single linear layer.
         dropout: share of activations dropped after each of them, 0 to 1.
         input_size: side in pixels to which images are enlarged; none for the trunk's own (96, 160, 224).
-        trunk_width: factor on the channels of `mobilenet_v1`; VGGFace2 weights exist for 1 only.
-        trunk_depth: blocks of `mobilenet_v1`, 8 to 13; VGGFace2 weights exist for 13 only.
+        trunk_width: factor on the channels of `mobilenet_v1` or `easynet` without pretrained weights.
         num_classes: number of logits.
 
     Raises:
@@ -60,7 +59,6 @@ class FaceNet(nn.Module):
         dropout: float = 0.5,
         input_size: int | None = None,
         trunk_width: float = 1.0,
-        trunk_depth: int = 13,
         num_classes: int = 6,
     ) -> None:
         super().__init__()
@@ -68,11 +66,10 @@ class FaceNet(nn.Module):
             raise ValueError(f"no trunk is called {trunk!r}; there are {', '.join(TRUNKS)}")
         if pretrained not in ("vggface2", "none"):
             raise ValueError(f"pretrained is {pretrained!r}; it can be 'vggface2' or 'none'")
-        whole = trunk_width == 1 and trunk_depth == 13
-        if not whole and (pretrained != "none" or trunk != "mobilenet_v1"):
-            raise ValueError(
-                "trunk_width and trunk_depth are for an untrained mobilenet_v1: pretrained='none'"
-            )
+        if trunk == "easynet" and pretrained != "none":
+            raise ValueError("there are no public weights of 'easynet': say pretrained='none'")
+        if trunk_width != 1 and (pretrained != "none" or trunk not in ("mobilenet_v1", "easynet")):
+            raise ValueError("trunk_width is for an untrained mobilenet_v1 or easynet: pretrained='none'")
         self.input_size = input_size or TRUNKS[trunk].size
         self.options = {
             "trunk": trunk,
@@ -82,10 +79,9 @@ class FaceNet(nn.Module):
             "dropout": dropout,
             "input_size": self.input_size,
             "trunk_width": trunk_width,
-            "trunk_depth": trunk_depth,
             "num_classes": num_classes,
         }
-        self.trunk = TRUNKS[trunk]() if whole else MobileNetV1(trunk_width, trunk_depth)
+        self.trunk = TRUNKS[trunk]() if trunk_width == 1 else TRUNKS[trunk](trunk_width)
         self.classifier = nn.Sequential()
         self.classifier.add_module("norm", nn.BatchNorm1d(self.trunk.features, affine=False))
         units = self.trunk.features

@@ -1,0 +1,315 @@
+"""From data files to a results file, by the command line and by the calls of the chapters."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fer_utils import cli, results, runs
+from fer_utils.augment import Augment
+from fer_utils.emotions import CLASSES
+from fer_utils.errors import DataError
+from fer_utils.models import EasyNet, build
+from fer_utils.training import Recipe
+from fer_utils.weights import save_checkpoint
+from fer_utils.workspace import Workspace, workspace
+
+CODES = (0, 2, 3, 4, 5, 6)  # FER2013's codes of the six classes
+SMALL = ("--option", "widths=[4, 8, 8]", "--option", "hidden=16", "--epochs", "2", "--batch-size", "32")
+PLAIN = ("--set", "augment=null", "--set", "label_smoothing=0", "--lr", "0.05")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with FER2013's CSV, of faces that are easy to tell apart, and with what `fer` makes of it."""
+    root, rng = tmp_path_factory.mktemp("book"), np.random.default_rng(0)
+    lines = ["emotion,pixels,Usage"]
+    for usage, n in (("Training", 180), ("PublicTest", 60), ("PrivateTest", 60)):
+        for i in range(n):
+            image = rng.integers(0, 80, (48, 48))
+            image[8 * (i % 6) : 8 * (i % 6) + 6, 8:40] += 150
+            lines.append(f"{CODES[i % 6]},{' '.join(map(str, image.ravel()))},{usage}")
+    lines.append(f"1,{' '.join(['7'] * 48**2)},Training")
+    (root / "data" / "fer2013").mkdir(parents=True)
+    (root / "data" / "fer2013" / "fer2013.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        go_to(root, patch)
+        assert cli.main(["merge"]) == 0
+        assert cli.main(["train", "easynet", "--name", "toy", *SMALL, *PLAIN]) == 0
+    return root
+
+
+def go_to(root, patch):
+    patch.setenv("FER_DATA", str(root / "data"))
+    patch.setenv("FER_BUILD", str(root / "build"))
+    patch.chdir(root)
+
+
+@pytest.fixture
+def space(made, monkeypatch):
+    go_to(made, monkeypatch)
+    return workspace("full")
+
+
+def refused(capsys, *arguments):
+    """The one line that a command prints as it fails."""
+    capsys.readouterr()
+    assert cli.main([str(a) for a in arguments]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"fer {arguments[0]}: ") and said.count("\n") == 1, said
+    assert "Traceback" not in said
+    return said
+
+
+def test_data_says_what_was_found_and_what_is_missing(space, capsys):
+    assert cli.main(["data"]) == 0
+    said = capsys.readouterr().out
+    assert "FER2013" in said and "301" in said and "Missing, and where to get it" in said
+
+
+def test_damaged_data_are_told_by_the_exit_code(space, capsys, tmp_path):
+    (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n9,1 2 3,Training\n", encoding="utf-8")
+    assert cli.main(["data", "--data", str(tmp_path)]) == 1
+    assert "Damaged" in capsys.readouterr().out
+
+
+def test_merge_left_the_manifest_for_the_book(space):
+    kept = json.loads((space.results / results.DATA).read_text(encoding="utf-8"))
+    assert kept["images"] == 300
+    assert kept["sources"][0]["dropped"]["disgust"] == 1
+
+
+def test_merge_elsewhere_leaves_the_book_alone(space, capsys, tmp_path):
+    before = (space.results / results.DATA).stat().st_mtime_ns
+    assert cli.main(["merge", "--out", str(tmp_path / "faces"), "--disgust", "angry"]) == 0
+    assert "301 faces are merged" in capsys.readouterr().out
+    assert (space.results / results.DATA).stat().st_mtime_ns == before
+
+
+def test_a_run_leaves_everything_to_go_on_from(space):
+    folder = space.runs / "toy"
+    about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert about["network"] == "easynet" and about["options"]["widths"] == [4, 8, 8]
+    recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    assert recipe["epochs"] == 2 and recipe["augment"] is None and recipe["lr"] == 0.05
+    assert len(pd.read_csv(folder / "history.csv")) == 2
+    assert (folder / "model.safetensors").exists() and (folder / "last.ckpt").exists()
+
+
+def test_evaluate_reads_the_test_split_only_when_asked_and_only_once(space, capsys, monkeypatch):
+    splits, score = [], results.evaluate
+    monkeypatch.setattr(results, "evaluate", lambda m, f, split: splits.append(split) or score(m, f, split))
+
+    assert cli.main(["evaluate", "toy"]) == 0
+    said = capsys.readouterr().out
+    assert splits == ["validation"] and "fer2013+flip" in said and "test " not in said
+    path = space.results / "toy.json"
+    assert "test" not in results.read(path)
+
+    assert cli.main(["evaluate", "toy", "--test"]) == 0
+    assert splits == ["validation", "validation", "test"]
+    first = results.read(path)
+    assert first["test"]["fer2013"]["images"] == 60
+    assert first["validation"]["fer2013"]["accuracy"] > 0.5
+
+    def predict(model, faces, **options):
+        assert "test" not in set(faces.index["split"]), "the test images were touched again"
+        return real(model, faces, **options)
+
+    real = results.predict
+    monkeypatch.setattr(results, "predict", predict)
+    for arguments in (["--test"], []):
+        assert cli.main(["evaluate", "toy", *arguments]) == 0
+        assert results.read(path)["test"] == first["test"]
+    assert "test " in capsys.readouterr().out
+
+
+def test_test_scores_of_other_weights_are_not_kept(space):
+    path = runs.evaluate(space, "toy", test=True)
+    other = results.read(path) | {"checkpoint": "0" * 64}
+    results.write(other, path)
+    assert "test" not in results.read(runs.evaluate(space, "toy"))
+    assert "test" in results.read(runs.evaluate(space, "toy", test=True))
+
+
+def test_training_by_call_gives_what_the_command_gives(space, tmp_path):
+    elsewhere = dataclasses.replace(space, build=tmp_path, results=tmp_path / "results")
+    (tmp_path / "faceset").symlink_to(space.faceset)
+    changes = {"epochs": 2, "batch_size": 32, "augment": None, "label_smoothing": 0.0, "lr": 0.05}
+    options = {"widths": [4, 8, 8], "hidden": 16}
+    run = runs.train(
+        elsewhere, "easynet", name="toy", recipe_changes=changes, model_options=options, verbose=False
+    )
+    columns = ["epoch", "train_loss", "val_loss", "val_accuracy", "lr"]
+    there = pd.read_csv(space.runs / "toy" / "history.csv")
+    pd.testing.assert_frame_equal(run.history[columns], there[columns], check_exact=False, atol=1e-5)
+
+
+def test_a_finished_real_run_is_loaded_and_not_trained_again(space, monkeypatch):
+    monkeypatch.setattr(runs, "train", lambda *a, **o: pytest.fail("it was trained again"))
+    run = runs.train_or_load(space, "easynet", name="toy")
+    assert run.model.options["widths"] == [4, 8, 8] and len(run.history) == 2
+    assert not run.model.training
+
+
+def test_a_stopped_real_run_goes_on_and_a_demo_run_starts_anew(space, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "train", lambda *a, **options: asked.append(options["resume"]))
+    runs.train_or_load(space, "easynet", name="another")
+    runs.train_or_load(dataclasses.replace(space, profile="demo"), "easynet", name="toy")
+    assert asked == [True, False]
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_new_run_does_not_pass_off_the_weights_of_an_old_one(space, monkeypatch, tmp_path):
+    elsewhere = Workspace("full", space.data, tmp_path, tmp_path / "results")
+    (tmp_path / "faceset").symlink_to(space.faceset)
+    folder = elsewhere.runs / "toy"
+    folder.mkdir(parents=True)
+    save_checkpoint(EasyNet(), folder / "model.safetensors", {"network": "easynet", "options": {}})
+
+    def stopped(*arguments, **options):
+        raise Stop
+
+    monkeypatch.setattr(runs, "fit", stopped)
+    with pytest.raises(Stop):
+        runs.train(elsewhere, "easynet", name="toy")
+    with pytest.raises(DataError, match="missing or has not finished"):
+        runs.evaluate(elsewhere, "toy")
+
+
+def test_resuming_another_network_or_other_options_is_refused(space, capsys):
+    assert "options changed" in refused(
+        capsys, "train", "easynet", "--name", "toy", "--resume", *SMALL, *PLAIN, "--option", "hidden=8"
+    )
+    said = refused(capsys, "train", "emonet", "--name", "toy", "--resume", "--option", "width=0.125")
+    assert "network, options changed" in said
+    assert (space.runs / "toy" / "model.safetensors").exists()
+
+
+def test_a_recipe_is_changed_field_by_field():
+    recipe = runs.change(Recipe(augment=None), {"lr": 1, "augment.degrees": 5, "schedule": "cosine"})
+    assert recipe.lr == 1 and recipe.schedule == "cosine"
+    assert recipe.augment == Augment(degrees=5)
+    assert runs.change(recipe, {"augment": None}).augment is None
+    assert runs.change(recipe, {}) == recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("learning_rate", 0.1, "no field 'learning_rate'"),
+        ("augment.angle", 5, "no field 'augment.angle'"),
+        ("recipe.lr", 5, "no field 'recipe.lr'"),
+        ("lr", "much", "must be a number"),
+        ("lr", True, "must be a number"),
+        ("epochs", 2.5, "must be a whole number"),
+        ("epochs", 0, "above 0"),
+        ("batch_size", -1, "above 0"),
+        ("schedule", "step", "one of onecycle, cosine, constant"),
+        ("optimizer", "lion", "one of sgd, adam"),
+        ("augment", 5, "augment.flip=0"),
+    ],
+)
+def test_a_recipe_refuses_what_it_does_not_know(name, value, says):
+    with pytest.raises(ValueError, match=says):
+        runs.change(Recipe(), {name: value})
+
+
+def test_export_as_folder_and_as_data_set(space, capsys, tmp_path):
+    assert cli.main(["export", "folder", str(tmp_path / "png")]) == 0
+    assert "300 faces are exported" in capsys.readouterr().out
+    assert len(list((tmp_path / "png").rglob("*.png"))) == 300
+    assert sorted(p.name for p in (tmp_path / "png" / "test").iterdir()) == sorted(CLASSES)
+    assert "the folder is not empty" in refused(capsys, "export", "folder", tmp_path / "png")
+
+
+def test_predict_reads_the_largest_face_or_the_centre(space, capsys, tmp_path):
+    image = np.random.default_rng(0).integers(0, 80, (60, 90), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    checkpoint = space.runs / "toy" / "model.safetensors"
+    assert cli.main(["predict", str(tmp_path / "a.png"), "--checkpoint", str(checkpoint)]) == 0
+    assert "centre crop" in capsys.readouterr().out
+    table = runs.predict_files([tmp_path / "a.png"] * 2, checkpoint)
+    assert list(table.columns) == ["file", "face", "emotion", *CLASSES]
+    assert table[list(CLASSES)].sum(axis=1).to_numpy() == pytest.approx([1, 1], abs=0.01)
+    assert (table["emotion"] == table[list(CLASSES)].idxmax(axis=1)).all()
+
+
+def test_a_loaded_network_predicts_without_a_checkpoint(tmp_path):
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "a.png")
+    assert len(runs.predict_files([tmp_path / "a.png"], "none", model=EasyNet().eval())) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["merge", "--sources", "fer2014"], "no data set is called 'fer2014'"),
+        (["merge", "--sources", "jaffe"], "JAFFE is not below this folder"),
+        (["merge", "--data", "nowhere"], "the folder of the data is missing"),
+        (["merge", "--out", "data"], "something other than a merged set"),
+        (["train", "easynet", "--sources", "jaffe", "--name", "x"], "there are no training images"),
+        (["train", "easynet", "--set", "lr"], "'lr' is not of the form name=value"),
+        (["train", "easynet", "--set", "rate=1"], "no field 'rate'"),
+        (["train", "easynet", "--set", "augment.turn=1"], "no field 'augment.turn'"),
+        (["train", "easynet", "--set", "schedule=step"], "one of onecycle"),
+        (["train", "easynet", "--epochs", "0"], "above 0"),
+        (["train", "easynet", "--option", "depth=3"], "easynet has no option 'depth'"),
+        (["train", "easynet", "--option", "dropout=much"], "cannot be built"),
+        (["train", "easynet", "--name", "x", "--accelerator", "abacus"], "abacus"),
+        (["train", "easynet", "--name", "x", "--devices", "some"], "--devices is 'some'"),
+        (["train", "easynet", "--name", "x", "--devices", "0"], "devices='0'"),
+        (["evaluate", "nobody"], "missing or has not finished"),
+        (["predict", "none.png", "--checkpoint", "none.safetensors"], "no such checkpoint"),
+        (["export", "folder", "data"], "the folder is not empty"),
+        (["export", "folder", "data/fer2013/fer2013.csv/x"], "File exists"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_arguments_are_one_line_and_exit_code_1(space, capsys, arguments, says):
+    assert says in refused(capsys, *arguments)
+
+
+def test_missing_and_damaged_images_are_one_line(space, capsys, tmp_path):
+    checkpoint = ["--checkpoint", space.runs / "toy" / "model.safetensors"]
+    assert "the image file is missing" in refused(capsys, "predict", tmp_path / "none.png", *checkpoint)
+    (tmp_path / "text.png").write_text("no image", encoding="utf-8")
+    assert "cannot be decoded" in refused(capsys, "predict", tmp_path / "text.png", *checkpoint)
+    (tmp_path / "text.safetensors").write_text("no weights", encoding="utf-8")
+    said = refused(capsys, "predict", tmp_path / "text.png", "--checkpoint", tmp_path / "text.safetensors")
+    assert "not a whole safetensors file" in said
+
+
+def test_nothing_merged_is_told_with_its_remedy(capsys, monkeypatch, tmp_path):
+    go_to(tmp_path, monkeypatch)
+    for arguments in (["train", "easynet"], ["export", "folder", "out"]):
+        assert "run `fer merge`" in refused(capsys, *arguments)
+
+
+def test_a_damaged_results_file_is_not_overwritten(space, capsys):
+    path = runs.evaluate(space, "toy")
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole[:100], encoding="utf-8")
+    assert "delete it" in refused(capsys, "evaluate", "toy")
+    assert path.read_text(encoding="utf-8") == whole[:100]
+    path.write_text(whole, encoding="utf-8")
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["train", "vgg"], ["merge", "--disgust", "keep"]])
+def test_what_is_no_command_prints_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2 and "usage: fer" in capsys.readouterr().err
+
+
+def test_networks_and_options_that_do_not_exist_are_named():
+    with pytest.raises(ValueError, match="no network is called 'vgg'; there are emonet, easynet, facenet"):
+        build("vgg")
+    with pytest.raises(ValueError, match="emonet has no option 'depth'; it has width"):
+        build("emonet", depth=3)
