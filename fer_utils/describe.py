@@ -13,8 +13,7 @@ def image_statistics(faces: FaceSet, at_most: int = 5_000) -> pd.DataFrame:
     """Brightness, contrast and sharpness of every image.
 
     Brightness is the mean and contrast the standard deviation of the grey values, 0–255. Sharpness is the
-    mean absolute difference of neighbouring pixels divided by the contrast: blur and upscaling lower it, noise
-    raises it.
+    mean absolute difference of neighbouring pixels divided by the contrast: blur lowers it, noise raises it.
 
     Args:
         faces: the set; its test split is left out.

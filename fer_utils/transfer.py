@@ -97,14 +97,5 @@ def compare(tuned: Mapping[str, Fit]) -> pd.DataFrame:
     for name, run in tuned.items():
         hits = int(np.sum(predict(run.model, validation).argmax(1) == validation.labels))
         low, high = wilson_interval(hits, len(validation))
-        rows.append(
-            {
-                "name": name,
-                "value": hits / len(validation),
-                "low": low,
-                "high": high,
-                "group": "own",
-                "note": "",
-            }
-        )
+        rows.append({"name": name, "value": hits / len(validation), "low": low, "high": high, "group": "own"})
     return pd.DataFrame(rows)
