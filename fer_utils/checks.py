@@ -130,7 +130,7 @@ class SourceMatrix:
     confusions: Confusions
 
 
-def source_matrix(build: Build, faces: FaceSet, recipe: Recipe, *, steps: int = 150) -> SourceMatrix:
+def source_matrix(build: Build, faces: FaceSet, recipe: Recipe, *, steps: int = 320) -> SourceMatrix:
     """Train on each source alone and on all of them, and test on the images of each source.
 
     A network never meets an image it was trained on, and the test split stays closed: where a source took

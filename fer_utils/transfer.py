@@ -91,7 +91,7 @@ def fine_tune(folder: Path, start: Fit | None, freeze: float) -> Fit:
 
 
 def compare(tuned: Mapping[str, Fit]) -> pd.DataFrame:
-    """Accuracies on the demo faces' validation split with Wilson intervals, as `plots.intervals` takes them."""
+    """Accuracies on the demo faces' validation split, with Wilson intervals, for `plots.intervals`."""
     validation = workspace("demo").faces().split("validation")
     rows = []
     for name, run in tuned.items():

@@ -107,7 +107,7 @@ change = st.tuples(st.integers(0, 1500), st.binary(min_size=1, max_size=8))
 
 
 @pytest.mark.parametrize("suffix", [".tiff", ".png", ".jpg", ".tiff.bmp"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     changes=st.lists(
         st.tuples(st.integers(0, 1500), st.binary(min_size=1, max_size=8)), min_size=1, max_size=3

@@ -112,7 +112,7 @@ def damaged(data: bytes, change) -> bytes:
     }[how]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(table=tables, changes=st.lists(change, min_size=1, max_size=2))
 def test_a_damaged_plain_file_reads_as_plain_python_reads_it_or_is_refused(folder, table, changes):
     data = head = as_csv(table)
@@ -134,7 +134,7 @@ def test_a_damaged_plain_file_reads_as_plain_python_reads_it_or_is_refused(folde
 
 
 @pytest.mark.parametrize("packing", [".gz", ".zip", ".tar.gz"])
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(changes=st.lists(change, min_size=1, max_size=2))
 def test_a_damaged_archive_gives_the_same_data_or_is_refused(folder, packing, changes):
     table = [(i, USAGES[i % 3], [(17 * i + j) % 256 for j in range(9)]) for i in range(6)]
