@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import display
+from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from fer_utils import plots, results
@@ -33,9 +34,19 @@ def setup(profile: Profile) -> Workspace:
     return space
 
 
-def show(figure: Any) -> None:
-    """Display a figure once, in the place of the call."""
-    display(figure)
+def show(figure: Figure, name: str | None = None) -> None:
+    """Display a figure in the place of the call.
+
+    Args:
+        figure: drawn once; pages that show it again show the very same picture.
+        name: key under which another page of the book shows it too.
+    """
+    picture = BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    image = Image(picture.getvalue(), format="png")
+    display(image)
+    if name:
+        glue(name, image)
 
 
 def glue(name: str, value: Any) -> None:
