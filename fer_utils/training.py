@@ -135,6 +135,9 @@ class FaceData(L.LightningDataModule):
             faces,
             batch_size=self.recipe.batch_size,
             collate_fn=_as_it_is,
+            # A loader draws a seed for its workers whenever it is opened, which in a resumed run is at another
+            # time; from a generator of its own, so that augmentation and dropout do not notice.
+            generator=torch.Generator().manual_seed(self.recipe.seed),
             pin_memory=torch.cuda.is_available(),
             **options,
         )
@@ -337,15 +340,10 @@ def fit(
             old.unlink(missing_ok=True)
     on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
     history = History(folder / "history.csv", recipe.epochs, verbose)
-    checkpoint = ModelCheckpoint(
-        folder,
-        filename="best",
-        monitor="val_accuracy",
-        mode="max",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    # `save_last` of one callback would write last.ckpt only after epochs that are the best so far.
+    whole = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(folder, filename="best", monitor="val_accuracy", mode="max", **whole)
+    latest = ModelCheckpoint(folder, filename="last", **whole)
     with _quiet():
         trainer = L.Trainer(
             accelerator=accelerator,
@@ -355,7 +353,7 @@ def fit(
             precision=precision or ("16-mixed" if on_gpu else "32-true"),
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip or None,
-            callbacks=[history, checkpoint, *([TQDMProgressBar(refresh_rate=20)] if progress else [])],
+            callbacks=[history, best, latest, *([TQDMProgressBar(refresh_rate=20)] if progress else [])],
             enable_progress_bar=progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -367,8 +365,8 @@ def fit(
         data = FaceData(train, validation, recipe)
         start = last if resume and last.exists() else None
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
-    best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict({name.removeprefix("model."): value for name, value in best.items()})
+    state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
     return Fit(model.cpu().eval(), pd.DataFrame(history.rows), folder)
 
 
