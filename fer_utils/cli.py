@@ -1,4 +1,4 @@
-"""The command line: `fer data | fetch | demo | merge | train | evaluate | predict | export`."""
+"""The command line: `fer data | fetch | demo | merge | train | evaluate | publish | predict | export`."""
 
 from __future__ import annotations
 
@@ -119,6 +119,15 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"written to {path}")
 
 
+def _publish(options: argparse.Namespace) -> None:
+    from fer_utils.publish import publish
+    from fer_utils.workspace import project_root
+
+    folder = Path(options.out) if options.out else project_root() / "weights"
+    weights = publish(_workspace(options), options.name, folder)
+    print(f"the weights are in {weights}, their model card beside them")
+
+
 def _predict(options: argparse.Namespace) -> None:
     from fer_utils.runs import predict_files
 
@@ -214,6 +223,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("evaluate", _evaluate, "score a run and write its results file")
     sub.add_argument("name", help="of the run")
     sub.add_argument("--test", action="store_true", help="read the test split too: once, when all is chosen")
+
+    sub = command("publish", _publish, "copy a run's weights to weights/ and write its model card")
+    sub.add_argument("name", help="of the run")
+    sub.add_argument("--out", metavar="FOLDER", help="where to (default: weights/ of the checkout)")
 
     sub = command("predict", _predict, "classify the largest face of each image")
     sub.add_argument("images", nargs="+", metavar="IMAGE")

@@ -125,6 +125,26 @@ def full_data() -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def benchmark_facts() -> dict[str, str]:
+    """What `tests/benchmarks` measured, for the prose, by glue name."""
+    names = ("reading-size", "reading-seconds", "reading-times", "augment-share", "augment-kornia")
+    folder = workspace("full").results / "benchmarks"
+    paths = folder / "reading.json", folder / "augmentation.json"
+    if not all(path.exists() for path in paths):
+        return {name: NOT_YET for name in names}
+    reading, augmentation = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    ours, _, whole = reading["medians"].values()
+    steps = augmentation["median_milliseconds"]
+    values = (
+        f"{reading['megabytes']} MB",
+        f"{ours['wall_seconds']:.1f} s",
+        f"{whole['wall_seconds'] / ours['wall_seconds']:.1f} times",
+        percent(augmentation["share"]),
+        f"{steps['kornia'] / steps['augment']:.1f} times",
+    )
+    return dict(zip(names, values, strict=True))
+
+
 def full_results(pattern: str) -> list[dict[str, Any]]:
     """Results files of the full profile whose names match; empty before the full run."""
     return results.read_all(workspace("full").results, pattern)

@@ -8,6 +8,7 @@ processor, wall time, validation and test metrics, confusion matrix and learning
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -94,6 +95,25 @@ def write(result: dict[str, Any], path: Path) -> None:
     validate(result, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_benchmark(name: str, values: dict[str, Any], folder: Path) -> None:
+    """Write what a benchmark measured, with date, revision and processor, to `benchmarks/<name>.json`.
+
+    Args:
+        name: of the benchmark.
+        values: plain values.
+        folder: of the results files.
+    """
+    path = folder / "benchmarks" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "revision": revision(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+    }
+    write_aside(path, json.dumps(about | values, indent=1, ensure_ascii=False) + "\n")
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -135,8 +135,8 @@ class FaceData(L.LightningDataModule):
             faces,
             batch_size=self.recipe.batch_size,
             collate_fn=_as_it_is,
-            # A loader draws a seed for its workers whenever it is opened, which in a resumed run is at another
-            # time; from a generator of its own, so that augmentation and dropout do not notice.
+            # A loader draws a seed for its workers whenever it is opened, which in a resumed run is at
+            # another time; from a generator of its own, so that augmentation and dropout do not notice.
             generator=torch.Generator().manual_seed(self.recipe.seed),
             pin_memory=torch.cuda.is_available(),
             **options,

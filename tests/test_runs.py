@@ -230,6 +230,23 @@ def test_export_as_folder_and_as_data_set(space, capsys, tmp_path):
     assert "the folder is not empty" in refused(capsys, "export", "folder", tmp_path / "png")
 
 
+def test_publish_puts_weights_and_a_card_with_the_measured_scores(space, capsys, tmp_path):
+    path = runs.evaluate(space, "toy", test=True)
+    assert main(["publish", "toy", "--out", str(tmp_path / "weights")]) == 0
+    result = results.read(path)
+    name = result["model"]["name"]
+    published = tmp_path / "weights" / f"{name}.safetensors"
+    assert published.read_bytes() == (space.runs / "toy" / "model.safetensors").read_bytes()
+    card = (tmp_path / "weights" / f"{name}.md").read_text(encoding="utf-8")
+    for split in ("validation", "test"):
+        assert f"{result[split]['fer2013']['accuracy']:.2%}" in card
+    # Results of other weights must not stand on the card.
+    results.write(result | {"checkpoint": "0" * 64}, path)
+    assert main(["publish", "toy", "--out", str(tmp_path / "weights")]) == 1
+    assert "those of other weights" in capsys.readouterr().err
+    path.unlink()
+
+
 def test_predict_reads_the_largest_face_or_the_centre(space, capsys, tmp_path):
     image = np.random.default_rng(0).integers(0, 80, (60, 90), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "a.png")

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from fer_utils.augment import Augment
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.models import EasyNet
+from fer_utils.results import write_benchmark
 from fer_utils.training import Faces
 from fer_utils.workspace import workspace
 
@@ -33,7 +34,7 @@ def milliseconds(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and write `book/results/benchmarks/augmentation.json`."""
     faces = FaceSet.open(Path(sys.argv[1])) if len(sys.argv) > 1 else workspace("demo").faces()
     data = Faces(faces.split("train"))
     rows = torch.randperm(len(data))[:BATCH].tolist()
@@ -76,6 +77,12 @@ def main() -> None:
     print(
         f"fetch and augment: {share:.1%} of a training step; "
         f"kornia takes {medians['kornia'] / medians['augment']:.1f} times as long"
+    )
+    milliseconds_each = {name: round(value, 3) for name, value in medians.items()}
+    write_benchmark(
+        "augmentation",
+        {"batch": BATCH, "median_milliseconds": milliseconds_each, "share": round(share, 4)},
+        workspace("full").results,
     )
 
 

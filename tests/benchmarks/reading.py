@@ -24,6 +24,8 @@ from pathlib import Path
 
 from fer_utils.datasets import fer2013
 from fer_utils.datasets.tables import open_csv
+from fer_utils.results import write_benchmark
+from fer_utils.workspace import workspace
 
 
 def ours(root: Path) -> int:
@@ -64,7 +66,7 @@ def peak() -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and write `book/results/benchmarks/reading.json`."""
     source, turns = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5
     context = multiprocessing.get_context("spawn")
     runs: dict[str, list[tuple[int, float, float, float]]] = {name: [] for name in READINGS}
@@ -74,7 +76,8 @@ def main() -> None:
         plain.parent.mkdir()
         with open_csv(source) as packed, plain.open("wb") as file:
             shutil.copyfileobj(packed, file)
-        print(f"{plain.stat().st_size / 1e6:.0f} MB of plain CSV, {turns} turns")
+        plain_bytes = plain.stat().st_size
+        print(f"{plain_bytes / 1e6:.0f} MB of plain CSV, {turns} turns")
         for _ in range(turns):
             for name, done in runs.items():
                 results = context.SimpleQueue()
@@ -92,6 +95,14 @@ def main() -> None:
             f"processor {its_processor:6.2f} s ({its_processor / processor:4.1f} times ours)  "
             f"peak memory +{memory:4.0f} MB"
         )
+    names = ("rows", "wall_seconds", "processor_seconds", "peak_megabytes")
+    values = {
+        name: dict(zip(names, (round(v, 2) for v in row), strict=True)) for name, row in medians.items()
+    }
+    megabytes = round(plain_bytes / 1e6)
+    write_benchmark(
+        "reading", {"megabytes": megabytes, "turns": turns, "medians": values}, workspace("full").results
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,144 @@
+"""Publishing a trained network: its weights, and a model card (Mitchell et al. 2019) of measured numbers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fer_utils import results
+from fer_utils.emotions import CLASSES
+from fer_utils.errors import DataError
+from fer_utils.files import sha256, write_aside
+from fer_utils.workspace import Workspace
+
+CARD = """# Model card: {name}
+
+Made by `fer publish {run}` from `book/results/{run}.json`; every score below was measured.
+
+```python
+from fer_utils.weights import load_checkpoint
+model = load_checkpoint("{name}")     # float images (B, 1, 64, 64), 0–1, to logits (B, 6)
+```
+
+## Model
+
+- **Network:** {network}, {parameters:,} parameters, half precision, SHA-256 `{sha256}`.
+- **Training:** {sources}, revision `{revision}`, seed {seed}, {epochs} epochs; the epoch that was best on
+  validation was kept. Options and recipe stand in the file's header and in the results file.
+- **Classes:** {classes}.
+- **Licence:** the code is MIT. {sources} was collected for research; use the weights for research.
+
+## Intended use
+
+Teaching and research on facial expression recognition, on frontal faces cropped as FER2013 crops them. **Not**
+for judging people: the network predicts which word annotators would write beneath a face, not what a person
+feels. Not for decisions about anybody, least of all at work or in education, where inferring emotions is
+prohibited in the European Union (Regulation (EU) 2024/1689, article 5(1)(f)).
+
+## Scores
+
+Six classes, single model, evaluated on {date}. The test split was read once. Intervals are bootstrap 95 %.
+
+{scores}
+
+Recall by class on {judged}:
+
+{recall}
+
+## Data, and what they lack
+
+FER2013 was collected by web search in 2013. Nothing is known about the people in it, their age, origin or
+consent, so no score by group can be given. Its labels are noisy, and its classes differ in size.
+
+## Caveats
+
+Scores on other cameras, other framing or other people will differ. Confidence says little about faces unlike
+those of FER2013, and nothing about pictures that show no face.
+"""
+
+
+def publish(space: Workspace, run: str, folder: Path) -> Path:
+    """Copy the weights of a run that has been evaluated, and write its model card beside them.
+
+    Args:
+        space: gives runs and results.
+        run: its name.
+        folder: where to, as `<network>.safetensors` and `<network>.md`.
+
+    Returns:
+        The path of the weights.
+
+    Raises:
+        DataError: the run has no weights or no results, or the results are of other weights.
+    """
+    weights = space.runs / run / "model.safetensors"
+    if not weights.is_file():
+        raise DataError(
+            "the run has no weights", file=weights, remedy="finish it with `fer train … --resume`"
+        )
+    result = results.read(space.results / f"{run}.json")
+    if result["checkpoint"] != sha256(weights):
+        raise DataError(
+            "the results are those of other weights",
+            file=space.results / f"{run}.json",
+            remedy=f"run `fer evaluate {run} --test`",
+        )
+    name = result["model"]["name"]
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}.safetensors"
+    aside = target.with_name(f".{target.name}")
+    shutil.copyfile(weights, aside)
+    aside.replace(target)
+    write_aside(folder / f"{name}.md", card(name, run, result))
+    return target
+
+
+def card(name: str, run: str, result: dict[str, Any]) -> str:
+    """The model card of a result, as Markdown."""
+    split = "test" if "test" in result else "validation"
+    rows = [
+        {
+            "split": which,
+            "measured on": variant,
+            "images": scores["images"],
+            "accuracy": f"{scores['accuracy']:.2%}",
+            "95 % interval": "{:.2%} to {:.2%}".format(*scores["accuracy_interval"]),
+            "macro-F1": f"{scores['macro_f1']:.3f}",
+            "calibration error": f"{scores['expected_calibration_error']:.3f}",
+        }
+        for which in ("validation", "test")
+        for variant, scores in result.get(which, {}).items()
+    ]
+    judged = result[split]["fer2013"]
+    recall = [
+        {"class": c, "recall": f"{value:.1%}", "95 % interval": "{:.1%} to {:.1%}".format(*interval)}
+        for c, value, interval in zip(
+            CLASSES, judged["recall"].values(), judged["recall_interval"].values(), strict=True
+        )
+        if value is not None
+    ]
+    return CARD.format(
+        name=name,
+        run=run,
+        network=result["model"]["name"],
+        parameters=result["model"]["parameters"],
+        sha256=result["checkpoint"],
+        sources=", ".join(result["data"]["trained_on"]),
+        revision=result["revision"],
+        date=result["date"],
+        seed=result["recipe"]["seed"],
+        epochs=len(result["learning_curve"]),
+        classes=", ".join(CLASSES),
+        scores=_markdown(rows),
+        judged=f"FER2013's {split} images",
+        recall=_markdown(recall),
+    )
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    table = pd.DataFrame(rows).astype(str)
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
