@@ -33,10 +33,10 @@ model = load_checkpoint("{name}")     # float images (B, 1, 64, 64), 0–1, to l
 
 ## Intended use
 
-Teaching and research on facial expression recognition, on frontal faces cropped as FER2013 crops them. **Not**
-for judging people: the network predicts which word annotators would write beneath a face, not what a person
-feels. Not for decisions about anybody, least of all at work or in education, where inferring emotions is
-prohibited in the European Union (Regulation (EU) 2024/1689, article 5(1)(f)).
+Teaching and research on facial expression recognition, on frontal faces cropped as FER2013 crops them.
+**Not** for judging people: the network predicts which word annotators would write beneath a face, not what a
+person feels. Not for decisions about anybody, least of all at work or in education, where inferring emotions
+is prohibited in the European Union (Regulation (EU) 2024/1689, article 5(1)(f)).
 
 ## Scores
 

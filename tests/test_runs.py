@@ -232,7 +232,7 @@ def test_export_as_folder_and_as_data_set(space, capsys, tmp_path):
 
 def test_publish_puts_weights_and_a_card_with_the_measured_scores(space, capsys, tmp_path):
     path = runs.evaluate(space, "toy", test=True)
-    assert main(["publish", "toy", "--out", str(tmp_path / "weights")]) == 0
+    assert cli.main(["publish", "toy", "--out", str(tmp_path / "weights")]) == 0
     result = results.read(path)
     name = result["model"]["name"]
     published = tmp_path / "weights" / f"{name}.safetensors"
@@ -242,7 +242,7 @@ def test_publish_puts_weights_and_a_card_with_the_measured_scores(space, capsys,
         assert f"{result[split]['fer2013']['accuracy']:.2%}" in card
     # Results of other weights must not stand on the card.
     results.write(result | {"checkpoint": "0" * 64}, path)
-    assert main(["publish", "toy", "--out", str(tmp_path / "weights")]) == 1
+    assert cli.main(["publish", "toy", "--out", str(tmp_path / "weights")]) == 1
     assert "those of other weights" in capsys.readouterr().err
     path.unlink()
 
