@@ -16,7 +16,7 @@ POSTER_FREEZE = 100 / 175
 
 RECIPES: dict[Profile, dict[str, tuple[dict[str, Any], Recipe]]] = {
     "full": {
-        "emonet": ({}, Recipe(epochs=6, lr=0.02, augment=_POSTER)),
+        "emonet": ({}, Recipe(epochs=12, lr=0.02, augment=_POSTER)),
         "easynet": ({}, Recipe(epochs=30, lr=0.02, augment=_STRONGER)),
         "facenet": (
             {"freeze": POSTER_FREEZE, "input_size": 96},
