@@ -47,6 +47,8 @@ def site(folder: Path) -> None:
         del config["repository"]
     (folder / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     shutil.copy(ROOT / "_toc.yml", folder)
+    for path in (folder / "notebooks").glob("*.ipynb"):
+        edit(path, join_streams)
     shutil.rmtree(folder / "book", ignore_errors=True)
     shutil.copytree(
         ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("*.py", "results", "__pycache__")
@@ -93,8 +95,25 @@ def badges(url: str, branch: str, path: Path) -> str:
     )
 
 
+def join_streams(notebook: dict[str, Any], path: Path) -> None:
+    """Make one output of lines that a cell printed one after the other."""
+    for cell in notebook["cells"]:
+        outputs: list[dict[str, Any]] = []
+        for output in cell.get("outputs", []):
+            before = outputs[-1] if outputs else {}
+            if output["output_type"] == before.get("output_type") == "stream" and (
+                output["name"] == before["name"]
+            ):
+                before["text"] = "".join(before["text"]) + "".join(output["text"])
+            else:
+                outputs.append(output)
+        if "outputs" in cell:
+            cell["outputs"] = outputs
+
+
 def tidy(notebook: dict[str, Any], path: Path) -> None:
     """Take out what differs from machine to machine: kernel names, versions, times."""
+    join_streams(notebook, path)
     notebook["metadata"] = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

@@ -87,7 +87,7 @@ def memorised(
         model = fit(build(), few, few, plain, folder, verbose=False).model
     right = float(np.mean(predict(model, few).argmax(1) == few.labels))
     return Check(
-        f"{len(few)} images learnt by heart", f"{right:.1%}", f"at least {least:.0%}", right >= least
+        f"{len(few)} images learnt by heart", _percent(right), f"at least {_percent(least)}", right >= least
     )
 
 
@@ -107,8 +107,8 @@ def shuffled(build: Build, faces: FaceSet, recipe: Recipe) -> Check:
     prior = majority_accuracy(validation.labels, faces.split("train").labels)
     return Check(
         "shuffled labels teach nothing",
-        f"{hits / len(validation):.1%} (95 % interval {low:.1%} to {high:.1%})",
-        f"interval reaches down to the largest class's {prior:.1%}",
+        f"{_percent(hits / len(validation))} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)",
+        f"interval reaches down to {_percent(prior)}, what the largest class gives",
         low <= prior,
     )
 
@@ -328,3 +328,7 @@ def _in_words(classes: dict[str, str]) -> str:
         names = [CLASSES[i] for i in cycle]
         words.append(" and ".join(names) if len(names) == 2 else " → ".join([*names, names[0]]))
     return ", ".join(words)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from fer_utils import plots, results
 from fer_utils.checks import Check
 from fer_utils.datasets import read_sources
-from fer_utils.emotions import CLASSES
+from fer_utils.datasets.inventory import Inventory
+from fer_utils.emotions import CLASSES, EMOTIONS
 from fer_utils.faces import Box, FaceDetector, face_image
 from fer_utils.workspace import Profile, Workspace, project_root, workspace
 
@@ -163,6 +164,23 @@ def data_table(manifest: dict[str, Any]) -> pd.DataFrame:
     return table.loc[order].rename_axis("images")
 
 
+def found_table(found: Inventory) -> pd.DataFrame:
+    """Images by data set and expression, of the data sets that were found."""
+    rows = {row.title: {e: row.counts.get(e, 0) for e in EMOTIONS} for row in found.rows if row.counts}
+    table = pd.DataFrame(rows).T
+    return table.assign(total=table.sum(axis=1)).rename_axis("images")
+
+
+def layers(table: pd.DataFrame) -> pd.DataFrame:
+    """A layer table in the form in which it is read: shapes, thousands, and what training does to a layer."""
+    status = np.where(table["trained"], "yes", np.where(table["parameters"] > 0, "frozen", "–"))
+    return table.assign(
+        output=[" × ".join(map(str, shape)) for shape in table["output"]],
+        parameters=[f"{n:,}" for n in table["parameters"]],
+        trained=status,
+    ).set_index("layer")
+
+
 def cropping_table(manifest: dict[str, Any]) -> pd.DataFrame:
     """How the faces of each source were cropped, as counts."""
     columns = {
@@ -182,19 +200,25 @@ def class_table(manifest: dict[str, Any]) -> pd.DataFrame:
 
 def data_facts(manifest: dict[str, Any] | None) -> dict[str, str]:
     """Numbers about the real merged set for the prose of chapter 1, by glue name."""
-    names = ("read", "six", "leaked", "train", "validation", "test", "seen")
+    names = ("read", "six", "leaked", "train", "validation", "test", "seen", "imbalance", "rarest")
     if manifest is None:
         return {f"data-{name}": NOT_YET for name in names}
     sources = manifest["sources"]
     kept = {split: sum(s["kept"][split] for s in sources) for split in sources[0]["kept"]}
-    values = (
+    training = class_table(manifest).xs("train", axis=1, level=1).sum(axis=1)
+    numbers = (
         sum(s["read"] for s in sources),
         manifest["six_classes"],
         manifest["duplicates"]["taken_out_of_training"],
         *kept.values(),
         sum(s["copies_of_earlier_splits"]["test"] for s in sources),
     )
-    return {f"data-{name}": f"{value:,}" for name, value in zip(names, values, strict=True)}
+    values = (
+        *(f"{n:,}" for n in numbers),
+        f"{training['happy'] / training.min():.1f}",
+        str(training.idxmin()),
+    )
+    return {f"data-{name}": value for name, value in zip(names, values, strict=True)}
 
 
 def held_out(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -204,8 +228,13 @@ def held_out(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return "PublicTest (validation)", result["validation"]["fer2013"]
 
 
-def results_table(found: list[dict[str, Any]]) -> pd.DataFrame:
-    """Real-data results side by side, each with its split, interval, date and revision."""
+def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> pd.DataFrame:
+    """Real-data results side by side, each with its split, interval, date and revision.
+
+    Args:
+        found: the results; empty before the full run.
+        options: options of the networks to show too.
+    """
     rows = []
     for result in found:
         split, scores = held_out(result)
@@ -213,6 +242,7 @@ def results_table(found: list[dict[str, Any]]) -> pd.DataFrame:
         rows.append(
             {
                 "run": result["name"],
+                **{name: _short(result["model"]["options"][name]) for name in options},
                 "split": split,
                 "images": scores["images"],
                 "accuracy": score(scores),
@@ -248,7 +278,19 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
         network: prefix of the names, e.g. ``"easynet"``.
         found: results of its seeds; empty before the full run.
     """
-    names = ("split", "seeds", "mean", "best", "flip", "dedup", "reading", "easiest", "hardest", "trained")
+    names = (
+        "split",
+        "seeds",
+        "mean",
+        "best",
+        "flip",
+        "dedup",
+        "reading",
+        "easiest",
+        "hardest",
+        "trained",
+        "chance",
+    )
     if not found:
         return {f"{network}-{name}": NOT_YET for name in names}
     top = best(found)
@@ -275,20 +317,38 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
         max(recall, key=lambda name: recall[name]),
         min(recall, key=lambda name: recall[name]),
         f"{model['trained_parameters']:,} of {model['parameters']:,} parameters",
+        percent(max(map(sum, scores["confusion"])) / scores["images"]),
     )
     return {f"{network}-{name}": value for name, value in zip(names, values, strict=True)}
 
 
 def glue_facts(facts: dict[str, str]) -> None:
-    """Glue several values by their names."""
+    """Glue several values by their names, and print them for those who read the notebook without the book."""
     for name, value in facts.items():
         glue(name, value)
+        print(f"{name}: {value}")
 
 
-def against_poster(found: list[dict[str, Any]], network: str) -> pd.DataFrame:
-    """Our seeds beside others' figures (`book/anchors.csv`), as `plots.intervals` takes them."""
-    anchors = pd.read_csv(project_root() / "book" / "anchors.csv")
-    anchors = anchors[anchors["network"].isin([network]) & ~anchors["system"].str.contains("the poster")]
+def poster(network: str) -> float:
+    """The accuracy that the poster reports for a network, 0–1."""
+    anchors = _anchors().set_index("system")
+    return float(anchors.loc[f"{network}, the poster", "accuracy"])
+
+
+def _anchors() -> pd.DataFrame:
+    """Others' figures with their protocols and sources."""
+    return pd.read_csv(project_root() / "book" / "anchors.csv")
+
+
+def against_poster(found: list[dict[str, Any]], *networks: str) -> pd.DataFrame:
+    """Our runs beside others' figures (`book/anchors.csv`), as `plots.intervals` takes them.
+
+    Args:
+        found: our results.
+        *networks: those of ours that the others' figures are to be compared with.
+    """
+    anchors = _anchors()
+    anchors = anchors[anchors["network"].isin(networks) & ~anchors["system"].str.contains("the poster")]
     others = [
         {"name": a.system, "value": a.accuracy, "low": float("nan"), "high": float("nan"), "group": "other",
          "note": a.protocol}
@@ -301,16 +361,6 @@ def against_poster(found: list[dict[str, Any]], network: str) -> pd.DataFrame:
         own.append({"name": result["name"], "value": scores["accuracy"], "low": low, "high": high,
                     "group": "own", "note": f"{split}, 6 classes"})  # fmt: skip
     return pd.DataFrame([*own, *others])
-
-
-def freeze_column(found: list[dict[str, Any]]) -> pd.DataFrame:
-    """Trunk, frozen share and input size of FaceNet's real runs, by run."""
-    rows = [
-        {"run": r["name"]} | {name: r["model"]["options"][name] for name in ("trunk", "freeze", "input_size")}
-        for r in found
-    ]
-    columns = ["run", "trunk", "freeze", "input_size"]
-    return pd.DataFrame(rows, columns=columns).set_index("run").round({"freeze": 2})
 
 
 def show_real(found: list[dict[str, Any]], draw: Callable[[dict[str, Any]], Figure]) -> None:
@@ -351,3 +401,7 @@ def best_epoch(result: dict[str, Any]) -> int:
     """The epoch whose weights were kept."""
     history = curve(result)
     return int(history.loc[history["val_accuracy"].idxmax(), "epoch"])
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.2f}" if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""The recipe that each network is trained with, for each profile. Chapters 2–4 say how they were chosen."""
+"""The recipe that each network is trained with, for each profile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECIPES: dict[Profile, dict[str, tuple[dict[str, Any], Recipe]]] = {
         "emonet": ({}, Recipe(epochs=12, lr=0.02, augment=_POSTER)),
         "easynet": ({}, Recipe(epochs=30, lr=0.02, augment=_STRONGER)),
         "facenet": (
-            {"freeze": POSTER_FREEZE, "input_size": 96},
+            {"freeze": POSTER_FREEZE},
             Recipe(epochs=8, lr=0.01, augment=_STRONGER),
         ),
     },

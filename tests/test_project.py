@@ -89,7 +89,7 @@ def test_chapter_follows_the_contract(path):
     assert 'PROFILE: str = "demo"' in source(parameters[0])
     for heading in ("## What the full run gives", "## What we have seen", "## Exercises"):
         assert heading in text, heading
-    assert ":::{dropdown} Solution" in text
+    assert "<details><summary>Solution 1</summary>" in text
     assert "**Next:**" in text
     colab = [source(c) for c in cells if "colab" in tags(c)]
     assert len(colab) == 1
