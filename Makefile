@@ -73,7 +73,7 @@ chapters-test: build/demo/faceset/manifest.json  ## run each chapter once and co
 	  $(BIN)/papermill $$chapter build/nbval/$$(basename $$chapter) --parameters PROFILE demo \
 	    --kernel python3 --prepare-only --no-progress-bar; \
 	done
-	OMP_NUM_THREADS=1 $(BIN)/pytest --nbval-lax --nbval-cell-timeout=300 build/nbval -n 2 --dist loadfile -q -p no:cacheprovider
+	OMP_NUM_THREADS=1 $(BIN)/pytest --nbval-lax --nbval-cell-timeout=900 build/nbval -n 2 --dist loadfile -q -p no:cacheprovider
 
 pages-test:  ## build the demo book if need be and check its pages
 	$(MAKE) book PROFILE=demo

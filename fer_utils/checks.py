@@ -167,7 +167,7 @@ def above_chance(matrix: SourceMatrix) -> Check:
     margin = min(value - matrix.chance[s] for s, value in zip(matrix.accuracy.columns, low, strict=True))
     return Check(
         "every source can be read",
-        f"lower bound at least {margin:+.1%} from chance"
+        f"lower bounds at worst {100 * margin:+.1f} points from chance"
         + (f"; not read: {', '.join(weak)}" if weak else ""),
         "each interval above the largest class",
         not weak,

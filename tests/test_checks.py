@@ -146,7 +146,7 @@ def test_above_chance_names_the_source_that_is_not_read():
     intervals = np.full((4, 3, 2), 0.9)
     intervals[-1, :, 0] = 0.5, 0.19, 0.5
     check = checks.above_chance(dataclasses.replace(matrix, intervals=intervals))
-    assert not check.passed and "not read: ckplus" in check.value and "-1.0%" in check.value
+    assert not check.passed and "not read: ckplus" in check.value and "-1.0 points" in check.value
     intervals[-1, 1, 0] = 0.3
     assert checks.above_chance(dataclasses.replace(matrix, intervals=intervals)).passed
 
