@@ -22,6 +22,7 @@ from fer_utils.faces import Box, FaceDetector, face_image
 from fer_utils.workspace import Profile, Workspace, project_root, workspace
 
 NOT_YET = "not run yet"
+POSTER_NAMES = {"easynet": "EasyNet", "facenet": "FaceNet"}
 
 
 def setup(profile: Profile) -> Workspace:
@@ -290,6 +291,7 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
         "hardest",
         "trained",
         "chance",
+        "gap",
     )
     if not found:
         return {f"{network}-{name}": NOT_YET for name in names}
@@ -318,8 +320,18 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
         min(recall, key=lambda name: recall[name]),
         f"{model['trained_parameters']:,} of {model['parameters']:,} parameters",
         percent(max(map(sum, scores["confusion"])) / scores["images"]),
+        _gap(network, spread["mean"]),
     )
     return {f"{network}-{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def _gap(network: str, accuracy: float) -> str:
+    """How far an accuracy is from the poster's, in words."""
+    reported = _anchors().set_index("system")["accuracy"].get(f"{POSTER_NAMES.get(network)}, the poster")
+    if reported is None:
+        return "not reported by the poster"
+    points = 100 * (accuracy - reported)
+    return f"{abs(points):.1f} points {'above' if points >= 0 else 'below'} the poster's figure"
 
 
 def glue_facts(facts: dict[str, str]) -> None:
