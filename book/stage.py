@@ -49,9 +49,12 @@ def site(folder: Path) -> None:
     shutil.copy(ROOT / "_toc.yml", folder)
     for path in (folder / "notebooks").glob("*.ipynb"):
         edit(path, join_streams)
+    shutil.copytree(ROOT / "book" / "static", folder / "_static", dirs_exist_ok=True)
     shutil.rmtree(folder / "book", ignore_errors=True)
     shutil.copytree(
-        ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("*.py", "results", "__pycache__")
+        ROOT / "book",
+        folder / "book",
+        ignore=shutil.ignore_patterns("*.py", "results", "static", "__pycache__"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
@@ -79,10 +80,20 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
+def interval(metrics: dict[str, Any]) -> str:
+    """The interval of an accuracy, e.g. ``67.4 to 70.4 %``."""
+    low, high = metrics["accuracy_interval"]
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
 def score(metrics: dict[str, Any]) -> str:
     """An accuracy with its interval, e.g. ``68.9 % (95 % interval 67.4 to 70.4 %)``."""
-    low, high = metrics["accuracy_interval"]
-    return f"{percent(metrics['accuracy'])} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
+    return f"{percent(metrics['accuracy'])} (95 % interval {interval(metrics)})"
+
+
+def say(text: str) -> None:
+    """Print a text in lines that fit the page."""
+    print(textwrap.fill(text, 84))
 
 
 def detections(
@@ -115,7 +126,12 @@ def verdicts(outcomes: list[Check]) -> pd.DataFrame:
 def scores_table(scores: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """The variants of one split's scores side by side."""
     rows = {
-        name: {"images": s["images"], "accuracy": score(s), "macro-F1": f"{s['macro_f1']:.3f}"}
+        name: {
+            "images": s["images"],
+            "accuracy": percent(s["accuracy"]),
+            "95 % interval": interval(s),
+            "macro-F1": f"{s['macro_f1']:.3f}",
+        }
         for name, s in scores.items()
     }
     return pd.DataFrame(rows).T.rename_axis("measured on")
@@ -246,7 +262,8 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
                 **{name: _short(result["model"]["options"][name]) for name in options},
                 "split": split,
                 "images": scores["images"],
-                "accuracy": score(scores),
+                "accuracy": percent(scores["accuracy"]),
+                "95 % interval": interval(scores),
                 "macro-F1": f"{scores['macro_f1']:.3f}",
                 "epochs": len(curve),
                 "hours": f"{result['training_seconds'] / 3600:.1f}",
@@ -254,7 +271,7 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
                 "revision": result["revision"],
             }
         )
-    return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run")
+    return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run").T
 
 
 def hours_table(found: list[dict[str, Any]]) -> pd.DataFrame:
