@@ -426,6 +426,18 @@ def curve(result: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(result["learning_curve"])
 
 
+def recall_figure(result: dict[str, Any]) -> Figure:
+    """Recall by class of a result beside that of EasyNet's seeds."""
+    recalls = {}
+    for each in (*full_results("easynet-seed*.json"), result):
+        _, scores = held_out(each)
+        recalls[each["name"]] = {
+            name: None if value is None else (value, *scores["recall_interval"][name])
+            for name, value in scores["recall"].items()
+        }
+    return plots.recall_intervals(recalls)
+
+
 def best_epoch(result: dict[str, Any]) -> int:
     """The epoch whose weights were kept."""
     history = curve(result)
