@@ -20,7 +20,7 @@ from typing import Any, Literal
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -47,6 +47,9 @@ class Recipe:
             from the start) or ``"constant"``.
         warmup: share of the steps in which one-cycle goes up.
         label_smoothing: share of the label's weight given to all classes alike (Szegedy et al. 2016).
+        mixup: alpha of mixup (Zhang et al. 2018), which trains on blends of two images; 0 for none.
+        ema: decay of the moving average of the weights, which is what is validated and kept (Polyak &
+            Juditsky 1992); 0 for none. 0.998 averages over some 500 steps.
         clip: largest norm of the gradient; 0 for none.
         augment: changes drawn for each training image, or none.
         seed: seeds weights, order, augmentation and dropout.
@@ -61,6 +64,8 @@ class Recipe:
     schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
     warmup: float = 0.2
     label_smoothing: float = 0.1
+    mixup: float = 0.0
+    ema: float = 0.0
     clip: float = 5.0
     augment: Augment | None = field(default_factory=Augment)
     seed: int = 0
@@ -175,9 +180,16 @@ class Classifier(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Loss of one batch."""
-        images, labels = batch
-        logits = self(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        (images, labels), smoothing = batch, self.recipe.label_smoothing
+        if not self.recipe.mixup:
+            logits = self(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        else:
+            share = torch.distributions.Beta(self.recipe.mixup, self.recipe.mixup).sample().item()
+            share, other = max(share, 1 - share), torch.randperm(len(labels), device=labels.device)
+            logits = self(share * images + (1 - share) * images[other])
+            loss = share * F.cross_entropy(logits, labels, label_smoothing=smoothing)
+            loss = loss + (1 - share) * F.cross_entropy(logits, labels[other], label_smoothing=smoothing)
         self._log("train", loss, logits, labels)
         return loss
 
@@ -344,6 +356,11 @@ def fit(
     whole = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     best = ModelCheckpoint(folder, filename="best", monitor="val_accuracy", mode="max", **whole)
     latest = ModelCheckpoint(folder, filename="last", **whole)
+    callbacks: list[Callback] = [history, best, latest]
+    if recipe.ema:
+        callbacks.insert(0, EMAWeightAveraging(decay=recipe.ema))
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=20))
     with _quiet():
         trainer = L.Trainer(
             accelerator=accelerator,
@@ -353,7 +370,7 @@ def fit(
             precision=precision or ("16-mixed" if on_gpu else "32-true"),
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip or None,
-            callbacks=[history, best, latest, *([TQDMProgressBar(refresh_rate=20)] if progress else [])],
+            callbacks=callbacks,
             enable_progress_bar=progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,

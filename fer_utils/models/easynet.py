@@ -8,13 +8,15 @@ from torch import Tensor, nn
 from fer_utils.models.normalise import Standardise
 
 
-def pooling(channels: int) -> nn.Sequential:
+def pooling(channels: int, padding: int = 0) -> nn.Sequential:
     """Max-pooling 3×3 with stride 2, then batch normalisation (Ioffe & Szegedy 2015) and ReLU.
 
     ReLU and pooling may change places without changing the result, and normalising after the pooling means
     normalising a quarter of the values, which saves time on a processor.
     """
-    return nn.Sequential(nn.MaxPool2d(3, stride=2), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.MaxPool2d(3, stride=2, padding=padding), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+    )
 
 
 class EasyNet(nn.Module):
@@ -41,6 +43,8 @@ class EasyNet(nn.Module):
         dropout: share of activations dropped before each fully connected layer, 0 to 1.
         image_size: height and width of the input in pixels.
         channels: of the input.
+        stride: step of the first convolution; 2 pays for twice as many filters everywhere.
+        padding: fill the border with zeros, so that convolutions keep the size of their input.
         num_classes: number of logits.
     """
 
@@ -52,6 +56,8 @@ class EasyNet(nn.Module):
         image_size: int = 64,
         num_classes: int = 6,
         channels: int = 1,
+        stride: int = 1,
+        padding: bool = False,
     ) -> None:
         super().__init__()
         self.options = {
@@ -61,14 +67,17 @@ class EasyNet(nn.Module):
             "image_size": image_size,
             "num_classes": num_classes,
             "channels": channels,
+            "stride": stride,
+            "padding": padding,
         }
+        pad = int(padding)
         self.standardise = Standardise()
         self.features = nn.Sequential()
-        self.features.add_module("conv1", nn.Conv2d(channels, widths[0], 5, bias=False))
-        self.features.add_module("pool1", pooling(widths[0]))
-        self.features.add_module("conv2", nn.Conv2d(widths[0], widths[1], 5, bias=False))
-        self.features.add_module("pool2", pooling(widths[1]))
-        conv3 = nn.Conv2d(widths[1], widths[2], 4, bias=False)
+        self.features.add_module("conv1", nn.Conv2d(channels, widths[0], 5, stride, 2 * pad, bias=False))
+        self.features.add_module("pool1", pooling(widths[0], pad))
+        self.features.add_module("conv2", nn.Conv2d(widths[0], widths[1], 5, padding=2 * pad, bias=False))
+        self.features.add_module("pool2", pooling(widths[1], pad))
+        conv3 = nn.Conv2d(widths[1], widths[2], 4, padding=pad, bias=False)
         norm3 = nn.BatchNorm2d(widths[2])
         self.features.add_module("conv3", nn.Sequential(conv3, norm3, nn.ReLU(inplace=True)))
         with torch.no_grad():
