@@ -6,6 +6,7 @@ Each check trains small networks and gives a `Check` with the measured value, it
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import tempfile
 from collections.abc import Callable
@@ -21,12 +22,14 @@ from torch import nn
 
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
+from fer_utils.errors import DataError
 from fer_utils.evaluation import majority_accuracy, predict, wilson_interval
 from fer_utils.training import Recipe, fit
 
 Build = Callable[[], nn.Module]
 Confusions = dict[tuple[str, str], np.ndarray]
 ALL = "all"
+ALONE = "one source only, so there is nothing to compare"
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ def memorised(
 def shuffled(build: Build, faces: FaceSet, recipe: Recipe) -> Check:
     """Train on shuffled labels: better than the largest class on validation would mean a leak.
 
-    Validation labels are shuffled too while training, since they choose the epoch; true ones judge it.
+    Validation labels are shuffled too while training, since they choose the epoch; true ones judge it. The
+    interval takes images to err independently: where all images of a class are near copies of each other, a
+    network hits or misses whole classes at once, and can be above it by luck.
     """
     labels, rng = faces.labels.copy(), np.random.default_rng(recipe.seed)
     for split in ("train", "validation"):
@@ -138,20 +143,36 @@ def source_matrix(build: Build, faces: FaceSet, recipe: Recipe, *, steps: int = 
     """
     sources = list(dict.fromkeys(faces.index["source"]))
     rows = [*sources, ALL] if len(sources) > 1 else sources
-    confusions = {}
+    confusions: Confusions = {}
     for trained_on in rows:
-        mine = faces if trained_on == ALL else faces.where((faces.index["source"] == trained_on).to_numpy())
-        model = train(build, mine, recipe, steps=steps)
-        for tested_on in sources:
-            seen = trained_on in (tested_on, ALL)
-            part = faces.split("validation", tested_on) if seen else _open_images(faces, tested_on)
-            predicted = predict(model, part).argmax(1)
-            confusions[trained_on, tested_on] = confusion_matrix(part.labels, predicted, labels=range(6))
+        confusions |= _confusions_of(build, faces, recipe, trained_on, sources, steps)
+    shares = {s: _open_images(faces, s).index["label"].value_counts(normalize=True).max() for s in sources}
+    return _matrix(confusions, rows, pd.Series(shares))
+
+
+def _confusions_of(
+    build: Build, faces: FaceSet, recipe: Recipe, trained_on: str, sources: list[str], steps: int
+) -> Confusions:
+    """Train on one source, or on all, and test on each."""
+    mine = faces if trained_on == ALL else faces.where((faces.index["source"] == trained_on).to_numpy())
+    model = train(build, mine, recipe, steps=steps)
+    confusions = {}
+    for tested_on in sources:
+        seen = trained_on in (tested_on, ALL)
+        part = faces.split("validation", tested_on) if seen else _open_images(faces, tested_on)
+        predicted = predict(model, part).argmax(1)
+        confusions[trained_on, tested_on] = confusion_matrix(
+            part.labels, predicted, labels=range(len(CLASSES))
+        )
+    return confusions
+
+
+def _matrix(confusions: Confusions, rows: list[str], chance: pd.Series) -> SourceMatrix:
+    sources = list(chance.index)
     hits = {key: (int(c.trace()), int(c.sum())) for key, c in confusions.items()}
     accuracy = pd.DataFrame([[hits[r, s][0] / hits[r, s][1] for s in sources] for r in rows], rows, sources)
     intervals = np.array([[wilson_interval(*hits[r, s]) for s in sources] for r in rows])
-    shares = {s: _open_images(faces, s).index["label"].value_counts(normalize=True).max() for s in sources}
-    return SourceMatrix(accuracy, intervals, pd.Series(shares), confusions)
+    return SourceMatrix(accuracy, intervals, chance, confusions)
 
 
 def _open_images(faces: FaceSet, source: str) -> FaceSet:
@@ -310,12 +331,191 @@ def _named(renaming: np.ndarray) -> dict[str, str]:
 def same_codes(matrix: SourceMatrix) -> Check:
     """The sources must agree on what the classes are called."""
     found = swapped_classes(matrix)
-    names = "; ".join(f"{source}: {_in_words(classes)}" for source, classes in found.items())
+    said = ALONE if len(matrix.accuracy.columns) == 1 else _found_in_words(found)
+    return Check("the sources use the same codes", said, "no swapped classes", not found)
+
+
+def exchanged(faces: FaceSet, source: str, a: str, b: str) -> FaceSet:
+    """The faces as if one source had exchanged the names of two classes: damage for the check to find.
+
+    Raises:
+        DataError: there are no faces of that source.
+        ValueError: not two different classes.
+    """
+    _check_swap(faces, source, a, b)
+    new = np.where(faces.index["source"] == source, _exchange(a, b)[faces.labels], faces.labels)
+    return faces.relabelled(new)
+
+
+def exchanged_matrix(matrix: SourceMatrix, source: str, a: str, b: str) -> SourceMatrix:
+    """The matrix as it would be if one source had exchanged the names of two classes, without training.
+
+    The networks of the other sources would be the same, and so would be what they say about each image; only
+    the labels that they are judged by change. For the network of the source itself, this is what training
+    gives that begins with the two outputs of the last layer exchanged: outputs are drawn alike, and loss and
+    steps treat them alike. `swapped_matrix` trains that network from its usual beginning.
+
+    Returns:
+        A matrix without the row of all sources together, which would have to be trained again.
+    """
+    order, sources = _exchange(a, b), list(matrix.accuracy.columns)
+    confusions = {}
+    for trained_on, tested_on in itertools.product(sources, repeat=2):
+        confusion = matrix.confusions[trained_on, tested_on]
+        confusion = confusion[order] if tested_on == source else confusion
+        confusions[trained_on, tested_on] = confusion[:, order] if trained_on == source else confusion
+    return _matrix(confusions, sources, matrix.chance)
+
+
+def swapped_matrix(
+    build: Build,
+    faces: FaceSet,
+    recipe: Recipe,
+    matrix: SourceMatrix,
+    source: str,
+    a: str,
+    b: str,
+    *,
+    steps: int = 320,
+) -> SourceMatrix:
+    """What `source_matrix` gives after one source has exchanged the names of two classes.
+
+    Only the network of that source is trained again. Those of the others have seen none of its labels, so
+    they are the same as before, and their confusions are those of `exchanged_matrix`.
+
+    Args:
+        build: as for `source_matrix`.
+        faces: the sound set.
+        recipe: as for `source_matrix`.
+        matrix: what `source_matrix` measured on the sound set, with the same arguments.
+        source: whose labels to damage.
+        a: a class.
+        b: the class to exchange it with.
+        steps: as for `source_matrix`.
+
+    Returns:
+        A matrix without the row of all sources together.
+    """
+    broken = exchanged(faces, source, a, b)
+    confusions = dict(exchanged_matrix(matrix, source, a, b).confusions)
+    sources = list(matrix.accuracy.columns)
+    confusions |= _confusions_of(build, broken, recipe, source, sources, steps)
+    return _matrix(confusions, sources, matrix.chance)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the comparison of sources said of a swap that was made on purpose.
+
+    Attributes:
+        source: whose labels were damaged.
+        classes: the two that were exchanged.
+        found: what `swapped_classes` named.
+        compared: whether there was a second source to compare with.
+        home: accuracy of the damaged source's own network on its own images, 0–1; none where nothing was
+            trained.
+    """
+
+    source: str
+    classes: tuple[str, str]
+    found: dict[str, dict[str, str]]
+    compared: bool = True
+    home: float | None = None
+
+    @property
+    def named(self) -> bool | None:
+        """Whether this source was named with just these two classes; none if nothing was compared."""
+        a, b = self.classes
+        return self.found.get(self.source) == {a: b, b: a} if self.compared else None
+
+    @property
+    def verdict(self) -> str:
+        """What came out, in a word or two."""
+        return {True: "noticed", False: "MISSED", None: "not compared"}[self.named]
+
+    @property
+    def said(self) -> str:
+        """What was named, in words."""
+        return _found_in_words(self.found) if self.compared else ALONE
+
+
+def prove(
+    build: Build,
+    faces: FaceSet,
+    recipe: Recipe,
+    matrix: SourceMatrix,
+    source: str,
+    a: str,
+    b: str,
+    *,
+    steps: int = 320,
+) -> Proof:
+    """Exchange two classes of one source, train again what that changes, and see whether it is noticed.
+
+    Args:
+        build: as for `swapped_matrix`, like all others. With one source, nothing is trained.
+        faces: the sound set.
+        recipe: how to train.
+        matrix: what `source_matrix` measured on the sound set.
+        source: whose labels to damage.
+        a: a class.
+        b: the class to exchange it with.
+        steps: as for `source_matrix`.
+
+    Raises:
+        DataError: there are no faces of that source.
+        ValueError: not two different classes.
+    """
+    _check_swap(faces, source, a, b)
     if len(matrix.accuracy.columns) == 1:
-        names = "one source only, so there is nothing to compare"
-    return Check(
-        "the sources use the same codes", names or "no swapped classes", "no swapped classes", not found
-    )
+        return Proof(source, (a, b), {}, compared=False)
+    broken = swapped_matrix(build, faces, recipe, matrix, source, a, b, steps=steps)
+    return Proof(source, (a, b), swapped_classes(broken), home=float(broken.accuracy.loc[source, source]))
+
+
+def sensitivity(matrix: SourceMatrix) -> dict[str, dict[tuple[str, str], bool]]:
+    """For each source and each of the 15 pairs of classes: would their exchange be noticed here?
+
+    By `exchanged_matrix`, so nothing is trained. Empty for one source, with which nothing can be compared.
+
+    Returns:
+        By source, two classes -> whether that source is named with these two and no others.
+    """
+    sources, pairs = list(matrix.accuracy.columns), list(itertools.combinations(CLASSES, 2))
+    if len(sources) == 1:
+        return {}
+    return {
+        s: {
+            pair: bool(Proof(s, pair, swapped_classes(exchanged_matrix(matrix, s, *pair))).named)
+            for pair in pairs
+        }
+        for s in sources
+    }
+
+
+def _check_swap(faces: FaceSet, source: str, a: str, b: str) -> None:
+    sources = list(dict.fromkeys(faces.index["source"]))
+    if source not in sources:
+        raise DataError(
+            f"there are no faces of a source {source!r}",
+            file=faces.path,
+            remedy=f"name one of {', '.join(sources)}",
+        )
+    if a == b or not {a, b} <= set(CLASSES):
+        raise ValueError(f"{a!r} and {b!r} cannot be exchanged; name two of {', '.join(CLASSES)}")
+
+
+def _exchange(a: str, b: str) -> np.ndarray:
+    """By class, the class that takes its place when two are exchanged."""
+    order = np.arange(len(CLASSES))
+    i, k = CLASSES.index(a), CLASSES.index(b)
+    order[[i, k]] = k, i
+    return order
+
+
+def _found_in_words(found: dict[str, dict[str, str]]) -> str:
+    named = "; ".join(f"{source}: {_in_words(classes)}" for source, classes in found.items())
+    return named or "no swapped classes"
 
 
 def _in_words(classes: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `fer data | fetch | demo | merge | train | evaluate | publish | predict | export`."""
+"""The command line: `fer data | fetch | demo | merge | check | train | evaluate | publish | …`."""
 
 from __future__ import annotations
 
@@ -67,6 +67,40 @@ def _merge(options: argparse.Namespace) -> None:
     print(f"\n{len(faces):,} faces are merged in {out}; `manifest.json` there lists what was dropped and why")
 
 
+def _check(options: argparse.Namespace) -> int:
+    from fer_utils import checked
+    from fer_utils.checks import Check, Proof
+
+    failed = []
+
+    def report(outcome: Check | Proof) -> None:
+        if isinstance(outcome, Check):
+            good, text = outcome.passed, f"{outcome.name}: {outcome.value} (asked for: {outcome.threshold})"
+            verdict = "passed" if good else "FAILED"
+        else:
+            good = outcome.named is not False
+            text = f"swapped in {outcome.source}: {' and '.join(outcome.classes)}; named: {outcome.said}"
+            verdict = outcome.verdict
+        failed.extend([] if good else [text])
+        print(f"{verdict:12s}  {text}", flush=True)
+
+    recipe = dict(_pair(text) for text in options.set)
+    if options.epochs is not None:
+        recipe["epochs"] = options.epochs
+    path = checked.run(
+        _workspace(options),
+        name=options.name,
+        seed=options.seed,
+        recipe_changes=recipe,
+        model_options=dict(_pair(text) for text in options.option),
+        steps=options.steps,
+        swaps=[tuple(swap) for swap in options.swap],
+        report=report,
+    )
+    print(f"written to {path}")
+    return 1 if failed else 0
+
+
 def _train(options: argparse.Namespace) -> None:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -88,6 +122,10 @@ def _train(options: argparse.Namespace) -> None:
             sources=options.sources or None,
             recipe_changes=recipe,
             model_options=dict(_pair(text) for text in options.option),
+            teachers=options.teachers,
+            share=options.share,
+            cached=options.cache,
+            cache_dtype=options.cache_dtype,
             resume=options.resume,
             progress=not options.no_progress and sys.stdout.isatty(),
             **{
@@ -117,6 +155,32 @@ def _evaluate(options: argparse.Namespace) -> None:
                 f"accuracy {scores['accuracy']:.2%}  95 % interval {low:.2%} to {high:.2%}"
             )
     print(f"written to {path}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from fer_utils.compare import paired
+
+    found = paired(_workspace(options), options.first, options.second, split=options.split)
+    print(
+        f"{found['images']:,} {options.split} images of FER2013: {options.first} {found['accuracy'][0]:.2%}, "
+        f"{options.second} {found['accuracy'][1]:.2%}; right alone {found['only_a']} and {found['only_b']}, "
+        f"p = {found['p']:.2g} (McNemar, exact)"
+    )
+
+
+def _merging(options: argparse.Namespace) -> None:
+    from fer_utils.compare import merging
+
+    report = merging(
+        _workspace(options),
+        network=options.network,
+        seeds=tuple(options.seeds),
+        recipe_changes={} if options.epochs is None else {"epochs": options.epochs},
+        precision=options.precision,
+    )
+    for pair in report["pairs"]:
+        print(f"seed {pair['seed']}: all {pair['accuracy'][0]:.2%}, {report['alone']} alone "
+              f"{pair['accuracy'][1]:.2%}, p = {pair['p']:.2g} (McNemar, exact)")  # fmt: skip
 
 
 def _publish(options: argparse.Namespace) -> None:
@@ -188,6 +252,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--seed", type=int, default=0, help="of the split by subject")
 
+    sub = command("check", _check, "check the merged set with EmoNet, as chapter 2 does")
+    sub.add_argument("--name", default="emonet-checks", help="of the file that is written")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--epochs", type=int, help="of each training but learning by heart")
+    sub.add_argument(
+        "--steps", type=int, default=320, help="least steps of a network where sources are compared"
+    )
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
+    sub.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="change EmoNet, e.g. width=0.125"
+    )
+    sub.add_argument(
+        "--swap",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("SOURCE", "CLASS", "CLASS"),
+        help="exchange two classes of one source on purpose: is it noticed? (may be given several times)",
+    )
+
     sub = command("train", _train, "train a network")
     sub.add_argument("network", choices=("emonet", "easynet", "facenet"))
     sub.add_argument("--name", help="of the run (default: <network>-seed<seed>)")
@@ -212,6 +296,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="change the network, e.g. dropout=0.2",
     )
+    sub.add_argument(
+        "--teachers", nargs="+", metavar="RUN", help="learn from the mean answer of finished runs as well"
+    )
+    sub.add_argument("--share", type=float, default=0.7, help="weight of the teachers' answer, 0 to 1")
+    sub.add_argument(
+        "--cache",
+        type=int,
+        nargs="?",
+        const=8,
+        metavar="VIEWS",
+        help="facenet: compute the frozen part once, for so many views of each face (8 if not said)",
+    )
+    sub.add_argument(
+        "--cache-dtype", choices=("float16", "float32"), default="float16", help="of the cached numbers"
+    )
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     sub.add_argument("--no-progress", action="store_true", help="no progress bar")
     sub.add_argument("--accelerator", default="auto", help="cpu, gpu, … (Lightning)")
@@ -223,6 +322,17 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("evaluate", _evaluate, "score a run and write its results file")
     sub.add_argument("name", help="of the run")
     sub.add_argument("--test", action="store_true", help="read the test split too: once, when all is chosen")
+
+    sub = command("compare", _compare, "test whether two evaluated runs differ (McNemar)")
+    sub.add_argument("first", help="name of a run")
+    sub.add_argument("second", help="name of another")
+    sub.add_argument("--split", choices=("validation", "test"), default="test")
+
+    sub = command("merging", _merging, "does merging help? FER2013 alone against all sources, same budget")
+    sub.add_argument("--network", choices=("emonet", "easynet", "facenet"), default="easynet")
+    sub.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    sub.add_argument("--epochs", type=int)
+    sub.add_argument("--precision", help="32-true, bf16-mixed, … (Lightning)")
 
     sub = command("publish", _publish, "copy a run's weights to weights/ and write its model card")
     sub.add_argument("name", help="of the run")

@@ -6,12 +6,24 @@ import hashlib
 import os
 from pathlib import Path
 
+import pandas as pd
+
 
 def write_aside(path: Path, text: str) -> None:
     """Write a UTF-8 text file beside its place and rename it, so that nobody sees half of it."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as Parquet, whole or not at all, like `write_aside`."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        table.to_parquet(aside, index=False)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

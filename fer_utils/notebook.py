@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from ast import literal_eval
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
@@ -14,8 +15,8 @@ import torch
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-from fer_utils import plots, results
-from fer_utils.checks import Check
+from fer_utils import checked, plots, results
+from fer_utils.checks import Check, Proof
 from fer_utils.datasets import read_sources
 from fer_utils.datasets.inventory import Inventory
 from fer_utils.emotions import CLASSES, EMOTIONS
@@ -67,12 +68,19 @@ def glue(name: str, value: Any) -> None:
 
 
 class _Plain(str):
-    """A string that prints without quotation marks."""
+    """A string that prints without quotation marks, unless it looks like something else to Python.
+
+    myst-nb evaluates what is glued, so that `35,887` would come out as the pair (35, 887).
+    """
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return str(self)
+        try:
+            literal_eval(self)
+        except (SyntaxError, ValueError):
+            return str(self)
+        return super().__repr__()
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -121,6 +129,114 @@ def verdicts(outcomes: list[Check]) -> pd.DataFrame:
         for o in outcomes
     ]  # fmt: skip
     return pd.DataFrame(rows).set_index("check")
+
+
+def proofs_table(proofs: list[Proof]) -> pd.DataFrame:
+    """Swaps that were made on purpose, and what the comparison of sources said."""
+    rows = [
+        {"damaged": p.source, "exchanged": " and ".join(p.classes), "named": p.said, "verdict": p.verdict,
+         "at home": "–" if p.home is None else percent(p.home)}
+        for p in proofs
+    ]  # fmt: skip
+    return pd.DataFrame(rows or [{"damaged": "nothing", "exchanged": "–"}]).set_index("damaged")
+
+
+def sensitivity_table(noticed: dict[str, dict[tuple[str, str], bool]]) -> pd.DataFrame:
+    """What `checks.sensitivity` gives: by source, how many swaps would be named, and which would not."""
+    rows = {
+        source: {
+            "swaps": len(pairs),
+            "named": sum(pairs.values()),
+            "not named": ", ".join(f"{a} and {b}" for (a, b), named in pairs.items() if not named) or "–",
+        }
+        for source, pairs in noticed.items()
+    }
+    if not rows:
+        return pd.DataFrame({"swaps": ["one source only, so there is nothing to compare"]}, ["–"])
+    return pd.DataFrame(rows).T.rename_axis("damaged")
+
+
+def balance_table(counts: pd.DataFrame, *, by_split: bool = False) -> pd.DataFrame:
+    """Shares of the classes in each source side by side, and how many images they are shares of.
+
+    Args:
+        counts: of the form of `FaceSet.counts`.
+        by_split: a column a source and split, instead of one a source.
+    """
+    table = counts.loc[list(CLASSES)]
+    if not by_split:
+        table = table.T.groupby(level=0, sort=False).sum().T
+    shares = (100 * table / table.sum()).map("{:.1f} %".format)
+    shares.loc["images"] = table.sum().map("{:,}".format)
+    return shares.rename_axis(index="class")
+
+
+def full_checks(name: str = checked.NAME) -> list[dict[str, Any]]:
+    """What `fer check` left for the book, as a list of one; empty before the full run."""
+    path = workspace("full").results / checked.FOLDER / f"{name}.json"
+    return [checked.read(path)] if path.exists() else []
+
+
+def checked_verdicts(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """The verdicts of `fer check`."""
+    if not found:
+        return pd.DataFrame([{"check": NOT_YET, "": ""}]).set_index("check")
+    return verdicts([Check(**outcome) for outcome in found[0]["checks"]])
+
+
+def checked_balance(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """Shares of the classes by source and split, as `fer check` counted them."""
+    if not found:
+        return pd.DataFrame([{"class": NOT_YET, "": ""}]).set_index("class")
+    return balance_table(checked.counts(found[0]), by_split=True)
+
+
+def checked_matrix(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """Accuracies by source trained on (rows) and tested on (columns), with intervals, and chance below."""
+    if not found:
+        return pd.DataFrame([{"trained on": NOT_YET, "": ""}]).set_index("trained on")
+    matrix = found[0]["matrix"]
+    cells = [
+        [f"{percent(a)} ({100 * low:.1f} to {100 * high:.1f} %)" for a, (low, high) in zip(*row, strict=True)]
+        for row in zip(matrix["accuracy"], matrix["intervals"], strict=True)
+    ]
+    columns = [f"tested on {source}" for source in matrix["tested_on"]]
+    table = pd.DataFrame(cells, matrix["trained_on"], columns)
+    table.loc["(largest class)"] = [percent(share) for share in matrix["chance"]]
+    return table.rename_axis("trained on")
+
+
+def statistics_figure(result: dict[str, Any]) -> Figure:
+    """Brightness, contrast and sharpness by source, from the quantiles that `fer check` left."""
+    return plots.statistics_by_source(checked.statistics(result))
+
+
+def checked_facts(found: list[dict[str, Any]]) -> dict[str, str]:
+    """How `fer check` was run and what it said, for the prose of chapter 2, by glue name."""
+    names = ("how", "passed", "proof")
+    if not found:
+        return {f"checks-{name}": NOT_YET for name in names}
+    result = found[0]
+    recipe, outcomes, sources = result["recipe"], result["checks"], result["matrix"]["tested_on"]
+    good = [o["passed"] for o in outcomes]
+    values = (
+        f"Run on {result['date']} with revision {result['revision']}: EmoNet of "
+        f"{result['model']['parameters']:,} parameters, {recipe['epochs']} epochs a training, "
+        f"{result['wall_seconds'] / 3600:.1f} hours on {result['processor']}, threads: {result['threads']}.",
+        f"{sum(good)} of {len(good)} checks passed"
+        + ("" if all(good) else "; failed: " + ", ".join(o["name"] for o in outcomes if not o["passed"])),
+        _proof_in_words(result, sources),
+    )
+    return {f"checks-{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def _proof_in_words(result: dict[str, Any], sources: list[str]) -> str:
+    if len(sources) == 1:
+        return f"there was one source only ({sources[0]}), so there was nothing to compare"
+    told = [f"{s['named']} of {s['of']} in {name}" for name, s in result["sensitivity"].items()]
+    tried = [swap["named"] for swap in result["swaps"]]
+    trained = f"; of {len(tried)} that were trained, {sum(tried)}" if tried else ""
+    return f"of all exchanges of two classes, {', '.join(told)} would be named{trained}"
 
 
 def scores_table(scores: dict[str, dict[str, Any]]) -> pd.DataFrame:
@@ -216,8 +332,9 @@ def class_table(manifest: dict[str, Any]) -> pd.DataFrame:
 
 
 def data_facts(manifest: dict[str, Any] | None) -> dict[str, str]:
-    """Numbers about the real merged set for the prose of chapter 1, by glue name."""
-    names = ("read", "six", "leaked", "train", "validation", "test", "seen", "imbalance", "rarest")
+    """Numbers about the real merged set for the prose of chapter 1 and of the data card, by glue name."""
+    names = ("read", "six", "leaked", "train", "validation", "test", "seen", "conflicts", "constant",
+             "disgust", "imbalance", "rarest", "sources")  # fmt: skip
     if manifest is None:
         return {f"data-{name}": NOT_YET for name in names}
     sources = manifest["sources"]
@@ -229,11 +346,15 @@ def data_facts(manifest: dict[str, Any] | None) -> dict[str, str]:
         manifest["duplicates"]["taken_out_of_training"],
         *kept.values(),
         sum(s["copies_of_earlier_splits"]["test"] for s in sources),
+        manifest["duplicates"]["groups_with_conflicting_labels"],
+        manifest["constant_images"],
+        sum(s["dropped"].get("disgust", 0) for s in sources),
     )
     values = (
         *(f"{n:,}" for n in numbers),
         f"{training['happy'] / training.min():.1f}",
         str(training.idxmin()),
+        ", ".join(s["name"] for s in sources),
     )
     return {f"data-{name}": value for name, value in zip(names, values, strict=True)}
 
@@ -272,6 +393,91 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
             }
         )
     return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run").T
+
+
+def merging_table(report: dict[str, Any] | None) -> pd.DataFrame:
+    """What `compare.merging` found, one row a seed.
+
+    Args:
+        report: none before a run on real data of more than one source.
+    """
+    if report is None:
+        return pd.DataFrame([{"seed": f"{NOT_YET}: it takes real data of more than one source"}]).set_index(
+            "seed"
+        )
+    rows = [
+        {
+            "seed": pair["seed"],
+            "all sources": percent(pair["accuracy"][0]),
+            f"{report['alone']} alone": percent(pair["accuracy"][1]),
+            "difference": f"{100 * pair['difference']:+.1f} points",
+            "right only with all": pair["only_a"],
+            f"right only with {report['alone']}": pair["only_b"],
+            "p (McNemar)": f"{pair['p']:.2g}",
+        }
+        for pair in report["pairs"]
+    ]
+    return pd.DataFrame(rows).set_index("seed")
+
+
+def merging_reading(report: dict[str, Any]) -> str:
+    """A sentence that reads what `compare.merging` found."""
+    spread, small = report["difference"], sum(pair["p"] < 0.05 for pair in report["pairs"])
+    error = spread["std"] / spread["seeds"] ** 0.5 if spread["seeds"] > 1 else float("nan")
+    return (
+        f"On average over {spread['seeds']} seeds, merging changes the accuracy on {report['alone']} by "
+        f"{100 * spread['mean']:+.1f} points (standard error {100 * error:.1f}); the test tells the two "
+        f"networks apart at the 5 % level with {small} of {len(report['pairs'])} seeds."
+    )
+
+
+def full_report(name: str) -> dict[str, Any] | None:
+    """A report on real data below `book/results`, e.g. ``"comparisons/merging.json"``, or none."""
+    path = workspace("full").results / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def search_table(found: list[dict[str, Any]], base: str) -> pd.DataFrame:
+    """Runs of a search on validation, best first: what each changed against one of them, and what it gave.
+
+    Args:
+        found: the results of the search.
+        base: name of the run that the others are compared with.
+    """
+    settings = {r["name"]: _settings(r) for r in found}
+    if base not in settings:
+        return pd.DataFrame([{"run": NOT_YET, "": ""}]).set_index("run")
+    rows = []
+    for result in sorted(found, key=lambda r: -r["validation"]["fer2013"]["accuracy"]):
+        own, there = settings[result["name"]], settings[base]
+        changed = [f"{k} {_short(own.get(k))}" for k in sorted(own) if own.get(k) != there.get(k)]
+        scores = result["validation"]["fer2013"]
+        rows.append(
+            {
+                "run": result["name"].split("/")[-1],
+                "changed": ", ".join(changed) or "nothing: the others are compared with this one",
+                "epochs": len(result["learning_curve"]),
+                "accuracy, PublicTest": percent(scores["accuracy"]),
+                "95 % interval": interval(scores),
+                "training accuracy": percent(result["learning_curve"][-1]["train_accuracy"]),
+                "images a second": f"{result['images_per_second']:.0f}",
+            }
+        )
+    return pd.DataFrame(rows).set_index("run")
+
+
+def _settings(result: dict[str, Any]) -> dict[str, Any]:
+    """Everything that a run can be told, flat; what a run does not say, it has at its default."""
+    recipe = {k: v for k, v in result["recipe"].items() if k not in ("augment", "seed")}
+    augment = result["recipe"]["augment"] or {"augment": "none"}
+    teachers = result.get("teachers")
+    return {
+        **result["model"]["options"],
+        **recipe,
+        **augment,
+        "precision": result.get("precision", "32-true"),
+        "teachers": len(teachers["checkpoints"]) if teachers else 0,
+    }
 
 
 def hours_table(found: list[dict[str, Any]]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ POSTER_FREEZE = 100 / 175
 RECIPES: dict[Profile, dict[str, tuple[dict[str, Any], Recipe]]] = {
     "full": {
         "emonet": ({}, Recipe(epochs=12, lr=0.02, augment=_POSTER)),
-        "easynet": ({}, Recipe(epochs=30, lr=0.02, augment=_STRONGER)),
+        "easynet": ({}, Recipe(epochs=24, lr=0.02, augment=_STRONGER)),
         "facenet": (
             {"freeze": POSTER_FREEZE},
             Recipe(epochs=8, lr=0.01, augment=_STRONGER),

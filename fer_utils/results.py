@@ -22,6 +22,7 @@ import pandas as pd
 from torch import nn
 
 from fer_utils.datasets.faceset import FaceSet
+from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import metrics, predict
 from fer_utils.files import sha256, write_aside
@@ -181,6 +182,9 @@ def describe_run(
             "splits": {f"{split}/{source}": int(n) for (split, source), n in sizes.items()},
         },
         "revision": about["revision"],
+        "precision": about.get("precision", "32-true"),
+        "teachers": about.get("teachers"),
+        "cached": about["cached"] | about["cache"] if about.get("cached") else None,
         "packages": {
             p: version(p) for p in ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")
         },
@@ -192,23 +196,36 @@ def describe_run(
     }
 
 
-def evaluate(model: nn.Module, faces: FaceSet, split: str) -> dict[str, dict[str, Any]]:
+def evaluate(model: nn.Module, faces: FaceSet, split: str) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
     """Score a network on one split, each variant clearly labelled.
 
     Returns:
-        For each source in the split, by its name: plain; ``<source>+flip`` with the mirror image averaged;
-        for FER2013 also ``fer2013-deduplicated``, without images that have an exact copy in an earlier split.
+        - For each source in the split, by its name, what `metrics` gives: plain; ``<source>+flip`` with the
+          mirror image averaged; for FER2013 also ``fer2013-deduplicated``, without images that have an exact
+          copy in an earlier split.
+        - What was predicted, one row an image: its columns of the faceset's index, and probabilities
+          ``p_<class>`` and, with the mirror image averaged, ``flip_<class>``, float32 0–1.
     """
-    scores = {}
-    for source in sorted(faces.split(split).index["source"].unique()):
-        part = faces.split(split, source)
-        plain = predict(model, part)
-        scores[source] = metrics(part.labels, plain)
-        scores[f"{source}+flip"] = metrics(part.labels, predict(model, part, flip=True))
-        fresh = ~part.index["seen_copy"].to_numpy()
+    part = faces.split(split)
+    plain, flip = predict(model, part), predict(model, part, flip=True)
+    scores, index = {}, part.index
+    for source in sorted(index["source"].unique()):
+        rows = (index["source"] == source).to_numpy()
+        labels, fresh = part.labels[rows], ~index["seen_copy"].to_numpy()[rows]
+        scores[source] = metrics(labels, plain[rows])
+        scores[f"{source}+flip"] = metrics(labels, flip[rows])
         if not fresh.all() and fresh.any():
-            scores[f"{source}-deduplicated"] = metrics(part.labels[fresh], plain[fresh])
-    return scores
+            scores[f"{source}-deduplicated"] = metrics(labels[fresh], plain[rows][fresh])
+    columns = [f"p_{c}" for c in CLASSES], [f"flip_{c}" for c in CLASSES]
+    predictions = pd.concat(
+        [
+            index.reset_index(drop=True),
+            pd.DataFrame(plain, columns=columns[0]),
+            pd.DataFrame(flip, columns=columns[1]),
+        ],
+        axis=1,
+    )
+    return scores, predictions
 
 
 def summarise(values: list[float] | np.ndarray) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -11,17 +12,18 @@ import lightning as L
 import pandas as pd
 from torch import nn
 
-from fer_utils import results
+from fer_utils import features, results, soft
 from fer_utils.augment import Augment
 from fer_utils.datasets.base import read_grey
+from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
 from fer_utils.faces import FaceDetector, face_image
-from fer_utils.files import write_aside
+from fer_utils.files import sha256, write_aside, write_table
 from fer_utils.models import FaceNet, build
 from fer_utils.recipes import recipe_for
-from fer_utils.training import Fit, Recipe, fit
+from fer_utils.training import Fit, Recipe, default_precision, fit
 from fer_utils.weights import load_checkpoint, save_checkpoint
 from fer_utils.workspace import Workspace
 
@@ -33,8 +35,13 @@ def train(
     seed: int = 0,
     name: str | None = None,
     sources: list[str] | None = None,
+    validate_on: list[str] | None = None,
     recipe_changes: dict[str, Any] | None = None,
     model_options: dict[str, Any] | None = None,
+    teachers: list[str] | None = None,
+    share: float = 0.7,
+    cached: int | None = None,
+    cache_dtype: features.Dtype = "float16",
     resume: bool = False,
     **fit_options: Any,
 ) -> Fit:
@@ -48,20 +55,29 @@ def train(
         network: ``"emonet"``, ``"easynet"`` or ``"facenet"``.
         seed: of weights, order, augmentation and dropout.
         name: of the run; by default ``<network>-seed<seed>``.
-        sources: train and validate on these sources only.
+        sources: train on these sources only.
+        validate_on: choose the epoch on these sources only; by default, on those that are trained on.
         recipe_changes: fields of `Recipe` to change; ``augment.degrees`` and the like reach into `Augment`.
         model_options: options of the network to change.
+        teachers: names of finished runs; the network learns from their mean answer as well as from the label
+            (distillation, Hinton et al. 2015).
+        share: weight of the teachers' answer in that, 0–1.
+        cached: for ``"facenet"``: compute the frozen part once, for this many views of each training face,
+            the plain one among them, and train only the part above it (`fer_utils.features`); none to compute
+            it again in every epoch. Views are shared by the runs of a workspace.
+        cache_dtype: of the cached features.
         resume: go on from the last checkpoint.
         **fit_options: passed to `fit`.
 
     Raises:
         DataError: nothing merged, no images of the sources, or a resumed run of another network.
-        ValueError: an unknown network, recipe field or option.
+        ValueError: an unknown network, recipe field or option, or a cache for what has no frozen part.
     """
     options, recipe = recipe_for(network, space.profile)
     recipe = change(dataclasses.replace(recipe, seed=seed), recipe_changes or {})
     faces = space.faces()
-    chosen = faces if sources is None else faces.where(faces.index["source"].isin(sources).to_numpy())
+    training = _of(faces, sources).split("train")
+    validation = _of(faces, validate_on or sources).split("validation")
     L.seed_everything(seed, verbose=False)
     options = options | (model_options or {})
     try:
@@ -69,7 +85,7 @@ def train(
     except TypeError as error:  # what torch says of a word where a number belongs
         raise ValueError(f"{network} cannot be built with {options}: {error}") from None
     if isinstance(model, FaceNet):
-        model.load_pretrained(chosen.split("train"))
+        model.load_pretrained(training)
     name = name or f"{network}-seed{seed}"
     folder = space.runs / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,18 +95,74 @@ def train(
         "network": network,
         "options": model.options,
         "sources": sources,
+        "teachers": _teachers(space, teachers, share) if teachers else None,
+        "cached": None if cached is None else {"views": cached, "dtype": cache_dtype},
+        "precision": fit_options.get("precision")
+        or default_precision(fit_options.get("accelerator", "auto")),
         "revision": results.revision(),
     }
     if resume:
         _check_same_run(folder / "run.json", about)
+    if cached is not None:
+        store = _features(space, model, training, validation, recipe, cached, cache_dtype, fit_options)
+        about["cache"] = store.about
     # Weights of an earlier run must not pass for those of this one, should it be stopped.
     (folder / "model.safetensors").unlink(missing_ok=True)
     write_aside(folder / "run.json", json.dumps(about, indent=1) + "\n")
-    done = fit(
-        model, chosen.split("train"), chosen.split("validation"), recipe, folder, resume=resume, **fit_options
-    )
+    targets = None
+    if teachers:
+        models = [load_checkpoint(space.runs / name / "model.safetensors") for name in teachers]
+        targets = soft.blend(training.labels, soft.answers(models, training), share)
+    run = fit if cached is None else partial(features.fit_cached, cached=store)
+    done = run(model, training, validation, recipe, folder, targets=targets, resume=resume, **fit_options)
     save_checkpoint(done.model, folder / "model.safetensors", about | {"recipe": recipe.as_dict()})
     return done
+
+
+def _features(
+    space: Workspace,
+    model: nn.Module,
+    training: FaceSet,
+    validation: FaceSet,
+    recipe: Recipe,
+    views: int,
+    dtype: features.Dtype,
+    fit_options: dict[str, Any],
+) -> features.Cached:
+    """What is frozen in a FaceNet, computed or opened in the workspace's `features` folder."""
+    if not isinstance(model, FaceNet):
+        raise ValueError("only facenet has a frozen part that can be cached")
+    features.refuse_blends(recipe)
+    on_gpu = default_precision(fit_options.get("accelerator", "auto")) != "32-true"
+    return features.cache(
+        model,
+        training,
+        validation,
+        space.build / "features",
+        views=views,
+        augment=recipe.augment,
+        dtype=dtype,
+        device="cuda" if on_gpu else "cpu",
+        verbose=fit_options.get("verbose", True),
+        progress=fit_options.get("progress", False),
+    )
+
+
+def _of(faces: FaceSet, sources: list[str] | None) -> FaceSet:
+    return faces if sources is None else faces.where(faces.index["source"].isin(sources).to_numpy())
+
+
+def _teachers(space: Workspace, names: list[str], share: float) -> dict[str, Any]:
+    """Who taught: weight of their answer, and the checksum of each one's weights."""
+    paths = {name: space.runs / name / "model.safetensors" for name in names}
+    for name, path in paths.items():
+        if not path.is_file():
+            raise DataError(
+                "the teacher has not finished its own training",
+                file=path,
+                remedy=f"finish it first: `fer train … --name {name} --resume`",
+            )
+    return {"share": share, "checkpoints": {name: sha256(path) for name, path in paths.items()}}
 
 
 def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: Any) -> Fit:
@@ -113,7 +185,8 @@ def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: A
 
 def _check_same_run(path: Path, now: dict[str, Any]) -> None:
     then = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
-    changed = [key for key in ("network", "options", "sources") if then[key] != now[key]]
+    settings = ("network", "options", "sources", "precision", "teachers", "cached")
+    changed = [key for key in settings if then.get(key) != now[key]]
     if changed:
         raise DataError(
             f"the run began with other settings ({', '.join(changed)} changed)",
@@ -194,13 +267,15 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
     result = results.describe_run(
         name, space.profile, model, about, recipe, history, faces, folder / "model.safetensors"
     )
-    result["validation"] = results.evaluate(model, faces, "validation")
+    result["validation"], predictions = results.evaluate(model, faces, "validation")
+    write_table(folder / "predictions-validation.parquet", predictions)
     before = results.read(out) if out.exists() else {}
     same = all(before.get(k) == result[k] for k in ("checkpoint", "data"))
     if same and "test" in before:
         result["test"] = before["test"]
     elif test:
-        result["test"] = results.evaluate(model, faces, "test")
+        result["test"], predictions = results.evaluate(model, faces, "test")
+        write_table(folder / "predictions-test.parquet", predictions)
     results.write(result, out)
     return out
 

@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from torch import nn
 
 from fer_utils import checks
 from fer_utils.checks import ALL, SourceMatrix, swapped_classes
-from fer_utils.datasets.base import FaceSource
-from fer_utils.datasets.merge import merge
 from fer_utils.emotions import CLASSES
+from fer_utils.errors import DataError
 from fer_utils.models import EasyNet
 from fer_utils.training import Recipe
 
@@ -151,38 +151,8 @@ def test_above_chance_names_the_source_that_is_not_read():
     assert checks.above_chance(dataclasses.replace(matrix, intervals=intervals)).passed
 
 
-@pytest.fixture(scope="module")
-def three_sources(tmp_path_factory):
-    """Three small sources with the same code, a bar whose place tells the class, and looks of their own."""
-    rng, sources = np.random.default_rng(0), []
-    for name, n, noise, ink in (("fer2013", 240, 90, 120), ("ckplus", 120, 30, 60), ("jaffe", 120, 60, 180)):
-        labels = np.arange(n) % 6
-        images = rng.integers(0, noise, (n, 48, 48), dtype=np.uint8)
-        for image, label in zip(images, labels, strict=True):
-            image[8 * label : 8 * label + 6, 8:40] += np.uint8(min(ink, 255 - noise))
-        split = np.repeat(["train", "validation", "test"], [n * 6 // 10, n * 2 // 10, n * 2 // 10])
-        table = pd.DataFrame(
-            {
-                "emotion": [CLASSES[i] for i in labels],
-                "subject": None,
-                "split": split,
-                "origin": [f"{name}/{i}" for i in range(n)],
-            }
-        )
-        sources.append(FaceSource(name, "toy", table, images, cropped=True, files=()))
-    return merge(sources, tmp_path_factory.mktemp("three") / "faceset", progress=False)
-
-
-def swapped(faces, source, a, b):
-    mine = (faces.index["source"] == source).to_numpy()
-    labels = faces.labels.copy()
-    labels[mine & (faces.labels == a)] = b
-    labels[mine & (faces.labels == b)] = a
-    return faces.relabelled(labels)
-
-
-def test_source_matrix_of_sound_sources(three_sources):
-    matrix = checks.source_matrix(BUILD, three_sources, RECIPE, steps=40)
+def test_source_matrix_of_sound_sources(sound):
+    matrix = sound
     assert list(matrix.accuracy.index) == ["fer2013", "ckplus", "jaffe", ALL]
     assert (np.diag(matrix.accuracy) > 0.7).all()
     assert checks.above_chance(matrix).passed and checks.same_codes(matrix).passed
@@ -194,16 +164,121 @@ def test_source_matrix_of_sound_sources(three_sources):
     assert (low <= matrix.accuracy + 1e-9).all(None) and (matrix.accuracy <= high + 1e-9).all(None)
 
 
-@pytest.mark.parametrize(("source", "a", "b"), [("ckplus", 2, 3), ("jaffe", 1, 4)])
-def test_a_swap_is_found_by_training(three_sources, source, a, b):
-    matrix = checks.source_matrix(BUILD, swapped(three_sources, source, a, b), RECIPE, steps=40)
-    assert swapped_classes(matrix) == {source: names(a, b)}
+@pytest.mark.parametrize("source", ["fer2013", "ckplus", "jaffe"])
+def test_exchanging_names_touches_one_source_and_two_classes(three_sources, source):
+    broken = checks.exchanged(three_sources, source, "fear", "neutral")
+    mine = (three_sources.index["source"] == source).to_numpy()
+    assert (broken.labels[~mine] == three_sources.labels[~mine]).all()
+    assert (broken.labels[mine] == np.array([0, 5, 2, 3, 4, 1])[three_sources.labels[mine]]).all()
+    assert (checks.exchanged(broken, source, "neutral", "fear").labels == three_sources.labels).all()
+
+
+@pytest.fixture(scope="module")
+def sound(three_sources):
+    return checks.source_matrix(BUILD, three_sources, RECIPE, steps=40)
+
+
+@pytest.mark.parametrize(("source", "a", "b"), [("ckplus", "happy", "sad"), ("jaffe", "fear", "surprise")])
+def test_a_swap_is_found_by_training_and_leaves_other_networks_as_they_were(
+    three_sources, sound, source, a, b, monkeypatch
+):
+    broken = checks.exchanged(three_sources, source, a, b)
+    everything = checks.source_matrix(BUILD, broken, RECIPE, steps=40)
+    assert swapped_classes(everything) == {source: {a: b, b: a}}
+
+    trained = []
+    monkeypatch.setattr(
+        checks,
+        "train",
+        lambda build, faces, *r, **o: trained.append(faces) or real_train(build, faces, *r, **o),
+    )
+    matrix = checks.swapped_matrix(BUILD, three_sources, RECIPE, sound, source, a, b, steps=40)
+    assert [set(faces.index["source"]) for faces in trained] == [{source}]
+    assert list(matrix.accuracy.index) == list(sound.accuracy.columns)
+    for key, confusion in matrix.confusions.items():
+        np.testing.assert_array_equal(confusion, everything.confusions[key])
+    assert (matrix.chance == everything.chance).all()
+    assert matrix.accuracy.equals(everything.accuracy.loc[matrix.accuracy.index])
+
+
+def test_exchanged_outputs_at_the_start_make_an_exchanged_network(three_sources, sound):
+    """What `exchanged_matrix` says of the damaged source's own network, by training that network."""
+
+    def build():
+        model = BUILD()
+        last = list(model.modules())[-1]
+        assert isinstance(last, nn.Linear) and last.out_features == 6
+        with torch.no_grad():
+            for values in (last.weight, last.bias):
+                values[[1, 4]] = values[[4, 1]].clone()
+        return model
+
+    trained = checks.swapped_matrix(
+        build, three_sources, RECIPE, sound, "jaffe", "fear", "surprise", steps=40
+    ).confusions
+    said = checks.exchanged_matrix(sound, "jaffe", "fear", "surprise").confusions
+    assert trained.keys() == said.keys()
+    for key, confusion in said.items():  # sums are taken in another order, so an image may fall otherwise
+        assert np.abs(confusion - trained[key]).sum() <= 2 + 0.04 * confusion.sum(), key
+    assert np.abs(sound.confusions["jaffe", "fer2013"] - said["jaffe", "fer2013"]).sum() > 40
+
+
+def test_a_swap_made_on_purpose_is_noticed(three_sources, sound):
+    proof = checks.prove(BUILD, three_sources, RECIPE, sound, "fer2013", "angry", "neutral", steps=40)
+    assert proof.named and proof.verdict == "noticed"
+    assert proof.found == {"fer2013": {"angry": "neutral", "neutral": "angry"}}
+    assert proof.said == "fer2013: angry and neutral"
+    assert proof.home > 0.7
+
+
+def test_a_swap_that_is_not_named_counts_as_missed():
+    happy_sad = {"happy": "sad", "sad": "happy"}
+    assert checks.Proof("jaffe", ("sad", "happy"), {"jaffe": happy_sad}).named
+    for found in ({}, {"ckplus": happy_sad}, {"jaffe": {"fear": "sad", "sad": "fear"}}):
+        proof = checks.Proof("jaffe", ("sad", "happy"), found)
+        assert proof.named is False and proof.verdict == "MISSED"
+    more = happy_sad | {"angry": "fear", "fear": "angry"}
+    assert checks.Proof("jaffe", ("sad", "happy"), {"jaffe": more}).named is False
+
+
+def at_home(matrix):
+    """With cells for each source's own network, which `measured` leaves out."""
+    own = {(source, source): np.diag(np.full(6, 10)) for source in matrix.accuracy.columns}
+    return dataclasses.replace(matrix, confusions=matrix.confusions | own)
+
+
+def test_sensitivity_depends_on_what_can_be_told_apart(sound):
+    noticed = checks.sensitivity(sound)
+    assert list(noticed) == ["fer2013", "ckplus", "jaffe"]
+    assert all(len(pairs) == 15 and all(pairs.values()) for pairs in noticed.values())
+    blind = checks.sensitivity(at_home(measured({}, skill=0.0)))
+    assert not any(named for pairs in blind.values() for named in pairs.values())
+    # Where two classes are taken for each other half of the time, their exchange changes nothing.
+    matrix = at_home(measured({}, skill=0.6))
+    for source, other in itertools.permutations(SIZES, 2):
+        confusion = matrix.confusions[source, other]
+        confusion[1, [1, 4]] = confusion[1, [1, 4]].sum() // 2
+        confusion[4, [1, 4]] = confusion[4, [1, 4]].sum() // 2
+    for pairs in checks.sensitivity(matrix).values():
+        assert [pair for pair, named in pairs.items() if not named] == [("fear", "surprise")]
+
+
+def test_swaps_of_what_is_not_there_are_refused(three_sources, sound):
+    with pytest.raises(DataError, match=r"no faces of a source 'rafdb'.*name one of fer2013, ckplus, jaffe"):
+        checks.prove(BUILD, three_sources, RECIPE, sound, "rafdb", "happy", "sad")
+    for pair in (("happy", "happy"), ("happy", "disgust")):
+        with pytest.raises(ValueError, match="cannot be exchanged; name two of angry, fear"):
+            checks.exchanged(three_sources, "jaffe", *pair)
 
 
 def test_one_source_has_one_cell(toy_faces):
     matrix = checks.source_matrix(BUILD, toy_faces, RECIPE, steps=5)
     assert matrix.accuracy.shape == (1, 1)
     assert checks.same_codes(matrix).passed
+    # Nothing is trained, since nothing could be compared.
+    proof = checks.prove(None, toy_faces, RECIPE, matrix, "fer2013", "happy", "sad")
+    assert proof.named is None and proof.verdict == "not compared" and "nothing to compare" in proof.said
+    assert checks.sensitivity(matrix) == {}
 
 
 class Blind(nn.Module):
@@ -226,7 +301,7 @@ def test_a_sound_network_learns_by_heart_and_a_blind_one_does_not(toy_faces, mon
     assert not check.passed and check.name.startswith("50 images")
 
 
-real_fit = checks.fit
+real_fit, real_train = checks.fit, checks.train
 
 
 def test_shuffled_labels_teach_nothing(toy_faces):

@@ -18,10 +18,14 @@ def shapes(model, size=64):
 def test_easynet_has_the_posters_layers():
     seen = shapes(EasyNet())
     assert [seen[k] for k in ("conv1", "pool1", "conv2", "pool2", "conv3", "fc1", "fc2")] == [
-        (32, 60, 60), (32, 29, 29), (96, 25, 25), (96, 12, 12), (192, 9, 9), (128,), (6,)
+        (64, 32, 32), (64, 16, 16), (128, 16, 16), (128, 8, 8), (256, 7, 7), (128,), (6,)
     ]  # fmt: skip
     kernels = [m.kernel_size for m in EasyNet().modules() if isinstance(m, torch.nn.Conv2d)]
     assert kernels == [(5, 5), (5, 5), (4, 4)]
+    unpadded = shapes(EasyNet(widths=(4, 8, 16), stride=1, padding=False))
+    assert [unpadded[k] for k in ("conv1", "pool1", "conv2", "pool2", "conv3")] == [
+        (4, 60, 60), (4, 29, 29), (8, 25, 25), (8, 12, 12), (16, 9, 9)
+    ]  # fmt: skip
 
 
 def test_emonet_is_shaped_like_vgg_s():

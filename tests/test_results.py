@@ -12,6 +12,7 @@ import pytest
 
 from fer_utils import results
 from fer_utils.datasets.faceset import FaceSet
+from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import metrics, predict
 from fer_utils.files import sha256
@@ -46,7 +47,7 @@ def sound(model, toy_faces, tmp_path_factory):
     described = results.describe_run(
         "easynet-seed0", "full", model, ABOUT, Recipe().as_dict(), HISTORY, toy_faces, checkpoint
     )
-    return described | {"validation": results.evaluate(model, toy_faces, "validation")}
+    return described | {"validation": results.evaluate(model, toy_faces, "validation")[0]}
 
 
 def test_a_run_is_described_whole(sound, model, toy_faces):
@@ -142,7 +143,7 @@ def test_every_variant_is_scored(model, toy_faces):
     index.loc[test[:12], "seen_copy"] = True
     index.loc[test[40:], "source"] = "jaffe"
     faces = FaceSet(toy_faces.path, toy_faces.images, index, toy_faces.manifest, np.arange(len(toy_faces)))
-    scores = results.evaluate(model, faces, "test")
+    scores, answers = results.evaluate(model, faces, "test")
     assert list(scores) == ["fer2013", "fer2013+flip", "fer2013-deduplicated", "jaffe", "jaffe+flip"]
     assert [s["images"] for s in scores.values()] == [40, 40, 28, 20, 20]
     part = faces.split("test", "fer2013")
@@ -151,7 +152,12 @@ def test_every_variant_is_scored(model, toy_faces):
     fresh = part.where(~part.index["seen_copy"].to_numpy())
     again = metrics(fresh.labels, predict(model, fresh))
     assert scores["fer2013-deduplicated"]["confusion"] == again["confusion"]
-    assert set(results.evaluate(model, faces, "validation")) == {"fer2013", "fer2013+flip"}
+    assert set(results.evaluate(model, faces, "validation")[0]) == {"fer2013", "fer2013+flip"}
+    own = answers[answers["source"] == "fer2013"]
+    assert own["origin"].tolist() == part.index["origin"].tolist()
+    for kind, flip in (("p", False), ("flip", True)):
+        probabilities = own[[f"{kind}_{c}" for c in CLASSES]].to_numpy()
+        np.testing.assert_allclose(probabilities, predict(model, part, flip=flip), atol=1e-6)
 
 
 def test_a_spread_over_seeds():

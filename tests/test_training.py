@@ -3,17 +3,20 @@
 import dataclasses
 
 import lightning as L
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from fer_utils.augment import Augment
 from fer_utils.errors import DataError
+from fer_utils.evaluation import metrics, predict
 from fer_utils.models import EasyNet
 from fer_utils.training import Classifier, FaceData, Recipe, fit, make_optimizer
 
 RECIPE = Recipe(epochs=3, batch_size=32, lr=0.05, label_smoothing=0.0, augment=None)
 AUGMENTED = dataclasses.replace(RECIPE, augment=Augment(degrees=3, shift=0.02, flip=0.5))
+AVERAGED = dataclasses.replace(AUGMENTED, ema=0.9, mixup=0.4)
 
 
 def small_net(seed=0):
@@ -53,8 +56,6 @@ def test_learns_what_can_be_learnt(toy_faces, tmp_path):
 
 
 def test_returns_the_weights_of_the_best_epoch(toy_faces, tmp_path):
-    from fer_utils.evaluation import metrics, predict
-
     done = train(toy_faces, RECIPE, tmp_path)
     validation = toy_faces.split("validation")
     scores = metrics(validation.labels, predict(done.model, validation))
@@ -65,9 +66,9 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("stopped_in_step", [0, 4])
-def test_a_stopped_run_resumes_to_the_same_weights(toy_faces, tmp_path, monkeypatch, stopped_in_step):
-    straight = train(toy_faces, AUGMENTED, tmp_path / "straight")
+@pytest.mark.parametrize(("recipe", "stopped_in_step"), [(AUGMENTED, 0), (AUGMENTED, 4), (AVERAGED, 4)])
+def test_a_stopped_run_resumes_to_the_same_weights(toy_faces, tmp_path, monkeypatch, recipe, stopped_in_step):
+    straight = train(toy_faces, recipe, tmp_path / "straight")
 
     step = Classifier.training_step
 
@@ -78,9 +79,9 @@ def test_a_stopped_run_resumes_to_the_same_weights(toy_faces, tmp_path, monkeypa
 
     monkeypatch.setattr(Classifier, "training_step", failing)
     with pytest.raises(Stop):
-        train(toy_faces, AUGMENTED, tmp_path / "stopped")
+        train(toy_faces, recipe, tmp_path / "stopped")
     monkeypatch.setattr(Classifier, "training_step", step)
-    resumed = train(toy_faces, AUGMENTED, tmp_path / "stopped", resume=True)
+    resumed = train(toy_faces, recipe, tmp_path / "stopped", resume=True)
 
     assert_same_weights(weights(straight.model), weights(resumed.model))
     columns = ["epoch", "train_loss", "val_loss", "val_accuracy", "lr"]
@@ -132,13 +133,90 @@ def test_sgd_uses_nesterov_momentum_and_spares_biases_from_decay():
     assert trained == sum(p.numel() for p in model.parameters()) - frozen
 
 
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(toy_faces, tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=1, schedule="constant", ema=0.5, batch_size=100)
+    path = []
+    step = Classifier.on_before_zero_grad  # called before each step, when the last one's weights are in place
+
+    class Watched(Classifier):
+        def on_before_zero_grad(self, optimizer):
+            path.append(self.model.classifier.fc2.weight.detach().clone())
+            return step(self, optimizer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fer_utils.training.Classifier", Watched)
+        averaged = train(toy_faces, recipe, tmp_path / "average").model.classifier.fc2.weight
+    plain = train(toy_faces, dataclasses.replace(recipe, ema=0.0), tmp_path / "plain")
+    last = plain.model.classifier.fc2.weight
+    expected = path[1]  # after the first step, where averaging starts
+    for weights_then in [*path[2:], last]:
+        expected = 0.5 * expected + 0.5 * weights_then
+    torch.testing.assert_close(averaged, expected)
+    assert not torch.allclose(averaged, last)
+
+
+def mixed_batch():
+    labels = torch.arange(8) % 6
+    return torch.rand(8, 1, 64, 64), labels, torch.eye(6)[labels]
+
+
+def test_mixup_trains_on_blends_of_images_and_labels():
+    model, batch = small_net().eval(), mixed_batch()
+    seen = []
+
+    class Watched(Classifier):
+        def forward(self, images):
+            seen.append(images)
+            return super().forward(images)
+
+        def _log(self, *arguments):
+            pass
+
+    recipe = dataclasses.replace(RECIPE, mixup=1.0)
+    torch.manual_seed(3)
+    loss = Watched(model, recipe).training_step(batch, 0)
+    torch.manual_seed(3)
+    share = torch.distributions.Beta(1.0, 1.0).sample().item()
+    share, other = max(share, 1 - share), torch.randperm(8)
+    torch.testing.assert_close(seen[0], share * batch[0] + (1 - share) * batch[0][other])
+    targets = share * batch[2] + (1 - share) * batch[2][other]
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(model(seen[0]), targets))
+
+
+def test_a_fixed_number_of_batches_gives_any_set_the_same_budget(toy_faces, tmp_path):
+    steps = []
+
+    class Counted(Classifier):
+        def training_step(self, batch, index):
+            steps.append(len(batch[1]))
+            return super().training_step(batch, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fer_utils.training.Classifier", Counted)
+        done = train(toy_faces, dataclasses.replace(RECIPE, batches=4), tmp_path)
+    assert steps == [32] * 12
+    assert done.history["lr"].iloc[-1] < 0.002, "the schedule must end with the last step"
+
+
+def test_targets_take_the_place_of_labels(toy_faces, tmp_path):
+    training = toy_faces.split("train")
+    moved = np.eye(6, dtype=np.float32)[(training.labels + 1) % 6]
+    recipe = dataclasses.replace(RECIPE, epochs=6, batch_size=25)
+    done = train(toy_faces, recipe, tmp_path, targets=moved)
+    validation = toy_faces.split("validation")
+    told = predict(done.model, validation).argmax(1)
+    assert np.mean(told == (validation.labels + 1) % 6) > 0.5
+    with pytest.raises(ValueError, match="2 targets for 300 images"):
+        train(toy_faces, recipe, tmp_path, targets=moved[:2])
+
+
 def test_every_image_is_seen_once_an_epoch_in_another_order_each_epoch(toy_faces):
     data = FaceData(toy_faces.split("train"), toy_faces.split("validation"), RECIPE)
     loader = data.train_dataloader()
     orders = []
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
-        orders.append(torch.cat([images.flatten(1).sum(1) for images, _ in loader]))
+        orders.append(torch.cat([images.flatten(1).sum(1) for images, *_ in loader]))
     assert len(orders[0]) == len(toy_faces.split("train"))
     assert not torch.equal(*orders)
     assert torch.equal(orders[0].sort().values, orders[1].sort().values)

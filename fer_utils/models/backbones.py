@@ -50,7 +50,11 @@ class Trunk(nn.Sequential):
         Returns:
             float (B, `features`).
         """
-        return super().forward((images * 255 - self._means) / self.scale)
+        return super().forward(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Three channels in the trunk's own units, (B, 3, S, S), from grey images (B, 1, S, S) of 0–1."""
+        return (images * 255 - self._means) / self.scale
 
     def layers(self) -> list[Layer]:
         """All layers in the order of computing, the input first, each of which counts one."""
@@ -289,7 +293,8 @@ class EasyTrunk(Trunk):
     scale = 64.0
 
     def __init__(self, width: float = 1.0) -> None:
-        convolutions = EasyNet(widths=tuple(round(n * width) for n in (32, 96, 192)), channels=3).features
+        widths = tuple(round(n * width) for n in (32, 96, 192))
+        convolutions = EasyNet(widths=widths, channels=3, stride=1, padding=False).features
         pool = nn.Sequential()
         pool.add_module("mean", nn.AdaptiveAvgPool2d(3))
         pool.add_module("flatten", nn.Flatten())

@@ -22,20 +22,20 @@ def pooling(channels: int, padding: int = 0) -> nn.Sequential:
 class EasyNet(nn.Module):
     """Three convolutions, two poolings and two fully connected layers, as in the poster's figure.
 
-    ======== =================================== ==============
-    layer    what it does                        output (C×H×W)
-    ======== =================================== ==============
-    input    standardised image                  1 × 64 × 64
-    conv1    5×5, `widths[0]` filters            32 × 60 × 60
-    pool1    max 3×3, stride 2; batch norm, ReLU 32 × 29 × 29
-    conv2    5×5, `widths[1]` filters            96 × 25 × 25
-    pool2    max 3×3, stride 2; batch norm, ReLU 96 × 12 × 12
-    conv3    4×4, `widths[2]` filters; ditto     192 × 9 × 9
-    fc1      fully connected; batch norm, ReLU   `hidden` = 128
-    fc2      fully connected, logits             6
-    ======== =================================== ==============
+    ======== ===================================== ==============
+    layer    what it does                          output (C×H×W)
+    ======== ===================================== ==============
+    input    standardised image                    1 × 64 × 64
+    conv1    5×5, stride 2, `widths[0]` filters    64 × 32 × 32
+    pool1    max 3×3, stride 2; batch norm, ReLU   64 × 16 × 16
+    conv2    5×5, `widths[1]` filters              128 × 16 × 16
+    pool2    max 3×3, stride 2; batch norm, ReLU   128 × 8 × 8
+    conv3    4×4, `widths[2]` filters; ditto       256 × 7 × 7
+    fc1      fully connected; batch norm, ReLU     `hidden` = 128
+    fc2      fully connected, logits               6
+    ======== ===================================== ==============
 
-    The poster names the layers; widths, batch normalisation and dropout are this book's.
+    The poster names the layers; widths, strides, batch normalisation and dropout are this book's.
 
     Args:
         widths: filters of the three convolutions.
@@ -50,14 +50,14 @@ class EasyNet(nn.Module):
 
     def __init__(
         self,
-        widths: tuple[int, int, int] = (32, 96, 192),
+        widths: tuple[int, int, int] = (64, 128, 256),
         hidden: int = 128,
         dropout: float = 0.3,
         image_size: int = 64,
         num_classes: int = 6,
         channels: int = 1,
-        stride: int = 1,
-        padding: bool = False,
+        stride: int = 2,
+        padding: bool = True,
     ) -> None:
         super().__init__()
         self.options = {

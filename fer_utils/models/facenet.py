@@ -163,6 +163,10 @@ class FaceNet(nn.Module):
         """Fill the trunk with weights of another trunk of its kind and width: its `state_dict()`."""
         self.trunk.load_state_dict(state)
 
+    def stages(self) -> list[list[nn.Parameter]]:
+        """Parameters by depth: of each block of the trunk from the input up, then of the head."""
+        return stages(self.trunk, self.classifier)
+
     def frozen_table(self) -> pd.DataFrame:
         """The trunk's layers as Keras counts them, from the input at 0.
 
@@ -183,6 +187,11 @@ class FaceNet(nn.Module):
             f"{self.options['trunk']}: {count} of {total} layers{last} are frozen, {frozen:,} parameters. "
             f"Trained are {trained:,} parameters of the trunk and {head:,} of the fully connected layers."
         )
+
+
+def stages(trunk: nn.Sequential, classifier: nn.Module) -> list[list[nn.Parameter]]:
+    """Parameters by depth: of each block of a trunk that has any, from the input up, then of the head."""
+    return [list(b.parameters()) for b in (*trunk, classifier) if any(True for _ in b.parameters())]
 
 
 def _size(module: nn.Module | None) -> int:

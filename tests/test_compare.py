@@ -1,0 +1,97 @@
+"""Paired comparisons of runs, and whether merging helps."""
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_utils import cli, compare, results, runs
+from fer_utils.emotions import CLASSES
+from fer_utils.errors import DataError
+from fer_utils.evaluation import mcnemar
+from fer_utils.workspace import Workspace
+
+TINY = {
+    "model_options": {"widths": [2, 4, 4], "hidden": 8},
+    "recipe_changes": {"epochs": 1, "batch_size": 16, "lr": 0.05, "augment": None},
+}
+
+
+@pytest.fixture(scope="module")
+def space(three_sources, tmp_path_factory):
+    root = tmp_path_factory.mktemp("compare")
+    (root / "faceset").symlink_to(three_sources.path)
+    return Workspace("demo", root / "data", root, root / "results")
+
+
+@pytest.fixture(scope="module")
+def report(space):
+    return compare.merging(space, seeds=(0, 1), **TINY)
+
+
+def test_both_trainings_have_the_same_budget_and_judge(space, report):
+    assert report["steps"] == 144 // 16 and report["sources"] == {"ckplus": 72, "fer2013": 144, "jaffe": 72}
+    for pair in report["pairs"]:
+        assert pair["images"] == 48
+        merged, alone = (results.read(space.results / f"{name}.json") for name in pair["runs"])
+        assert merged["data"]["trained_on"] == ["ckplus", "fer2013", "jaffe"]
+        assert alone["data"]["trained_on"] == ["fer2013"]
+        assert merged["recipe"] == alone["recipe"] and merged["recipe"]["seed"] == pair["seed"]
+        accuracies = [r["test"]["fer2013"]["accuracy"] for r in (merged, alone)]
+        assert pair["accuracy"] == pytest.approx(accuracies)
+        assert pair["difference"] == pytest.approx(accuracies[0] - accuracies[1])
+    assert report["difference"]["seeds"] == 2
+    assert json.loads((space.results / "comparisons" / "merging.json").read_text()) == report
+
+
+def test_the_test_is_mcnemars_on_the_kept_answers(space, report):
+    first, second = report["pairs"][0]["runs"]
+    tables = [pd.read_parquet(space.runs / run / "predictions-test.parquet") for run in (first, second)]
+    tables = [t[t["source"] == "fer2013"] for t in tables]
+    correct = [np.array([CLASSES[i] for i in t[compare.PROBABILITIES].to_numpy().argmax(1)]) for t in tables]
+    truth = np.array([CLASSES[i] for i in tables[0]["label"]])
+    expected = mcnemar(correct[0] == truth, correct[1] == truth)
+    found = compare.paired(space, first, second)
+    assert {k: found[k] for k in expected} == expected
+    turned = compare.paired(space, second, first)
+    assert turned["difference"] == -found["difference"] and turned["p"] == found["p"]
+
+
+def test_no_image_is_read_again(space, report, monkeypatch):
+    monkeypatch.setattr("fer_utils.datasets.faceset.FaceSet.take", lambda *_: pytest.fail("images were read"))
+    compare.paired(space, *report["pairs"][0]["runs"])
+
+
+def test_what_cannot_be_compared_is_refused(space, report, tmp_path):
+    first, second = report["pairs"][0]["runs"]
+    with pytest.raises(DataError, match=r"no test predictions.*fer evaluate nothing --test"):
+        compare.paired(space, first, "nothing")
+    path = space.runs / second / "predictions-test.parquet"
+    table = pd.read_parquet(path)
+    table.iloc[1:].to_parquet(path)
+    with pytest.raises(DataError, match="not scored on the same test images"):
+        compare.paired(space, first, second)
+    table.to_parquet(path)
+    os.utime(path, (0, 0))
+    with pytest.raises(DataError, match="older than the run's weights"):
+        compare.paired(space, first, second)
+    os.utime(path)
+
+
+def test_one_source_has_nothing_to_be_merged_with(toy_faces, tmp_path):
+    (tmp_path / "faceset").symlink_to(toy_faces.path)
+    with pytest.raises(DataError, match=r"holds fer2013 only.*CK\+ or JAFFE"):
+        compare.merging(Workspace("demo", tmp_path, tmp_path, tmp_path / "results"))
+
+
+def test_the_commands_say_the_same(space, report, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_workspace", lambda options: space)
+    pair = report["pairs"][0]
+    assert cli.main(["compare", *pair["runs"]]) == 0
+    said = capsys.readouterr().out
+    assert f"{pair['accuracy'][0]:.2%}" in said and f"p = {pair['p']:.2g}" in said
+    monkeypatch.setattr(runs, "train", lambda *a, **k: pytest.fail("trained"))
+    assert cli.main(["compare", pair["runs"][0], "nothing"]) == 1
+    assert "fer evaluate nothing --test" in capsys.readouterr().err

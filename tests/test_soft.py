@@ -1,0 +1,90 @@
+"""Soft labels, and learning from teachers."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer_utils import runs, soft
+from fer_utils.errors import DataError
+from fer_utils.evaluation import predict
+from fer_utils.files import sha256
+from fer_utils.models import EasyNet
+from fer_utils.workspace import Workspace
+
+SMALL = {
+    "model_options": {"widths": [4, 8, 8], "hidden": 16},
+    "recipe_changes": {"epochs": 2, "batch_size": 32, "augment": None, "lr": 0.05},
+}
+
+
+@pytest.fixture(scope="module")
+def space(toy_faces, tmp_path_factory):
+    root = tmp_path_factory.mktemp("soft")
+    (root / "faceset").symlink_to(toy_faces.path)
+    space = Workspace("demo", root / "data", root, root / "results")
+    for seed in (0, 1):
+        runs.train(space, "easynet", seed=seed, verbose=False, **SMALL)
+    return space
+
+
+@given(share=st.floats(0, 1), seed=st.integers(0, 99))
+def test_a_blend_lies_between_label_and_distribution(share, seed):
+    rng = np.random.default_rng(seed)
+    labels, given_ = rng.integers(0, 6, 9), rng.dirichlet(np.ones(6), 9)
+    blended = soft.blend(labels, given_, share)
+    np.testing.assert_allclose(blended.sum(1), 1, rtol=1e-6)
+    own, theirs = blended[np.arange(9), labels], given_[np.arange(9), labels]
+    assert (own >= theirs - 1e-6).all() and (own <= 1 + 1e-6).all()
+    np.testing.assert_allclose(soft.blend(labels, given_, 0), np.eye(6)[labels])
+    np.testing.assert_allclose(soft.blend(labels, given_, 1), given_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_beyond_the_whole_is_refused(share):
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        soft.blend(np.zeros(1, int), np.full((1, 6), 1 / 6), share)
+
+
+def test_answers_are_the_mean_over_teachers_and_mirror_images(toy_faces):
+    teachers = [EasyNet(widths=(2, 2, 2), hidden=4) for _ in range(2)]
+    some = toy_faces.split("test")
+    expected = sum(predict(t, some, flip=True) for t in teachers) / 2
+    np.testing.assert_allclose(soft.answers(teachers, some), expected, rtol=1e-5)
+
+
+def test_a_student_aims_at_its_teachers(space, monkeypatch):
+    names, seen = ["easynet-seed0", "easynet-seed1"], {}
+    fit = runs.fit
+
+    def watched(*arguments, targets, **options):
+        seen["targets"] = targets
+        return fit(*arguments, targets=targets, **options)
+
+    monkeypatch.setattr(runs, "fit", watched)
+    done = runs.train(space, "easynet", name="student", teachers=names, share=0.6, verbose=False, **SMALL)
+    training = space.faces().split("train")
+    models = [runs.load_checkpoint(space.runs / name / "model.safetensors") for name in names]
+    expected = 0.4 * np.eye(6)[training.labels] + 0.6 * soft.answers(models, training)
+    np.testing.assert_allclose(seen["targets"], expected, rtol=1e-5)
+    about = json.loads((done.folder / "run.json").read_text(encoding="utf-8"))
+    assert about["teachers"]["share"] == 0.6
+    assert about["teachers"]["checkpoints"] == {
+        n: sha256(space.runs / n / "model.safetensors") for n in names
+    }
+    result = runs.results.read(runs.evaluate(space, "student"))
+    assert result["teachers"] == about["teachers"]
+
+
+def test_a_teacher_must_have_finished(space):
+    with pytest.raises(DataError, match=r"teacher has not finished.*--name nobody"):
+        runs.train(space, "easynet", name="student", teachers=["nobody"], **SMALL)
+
+
+def test_a_student_does_not_resume_with_other_teachers(space):
+    options = {"name": "changing", "verbose": False, **SMALL}
+    runs.train(space, "easynet", teachers=["easynet-seed0"], **options)
+    with pytest.raises(DataError, match="teachers changed"):
+        runs.train(space, "easynet", teachers=["easynet-seed1"], resume=True, **options)
