@@ -123,6 +123,7 @@ def _train(options: argparse.Namespace) -> None:
             recipe_changes=recipe,
             model_options=dict(_pair(text) for text in options.option),
             teachers=options.teachers,
+            labels=options.labels,
             share=options.share,
             cached=options.cache,
             cache_dtype=options.cache_dtype,
@@ -181,6 +182,70 @@ def _merging(options: argparse.Namespace) -> None:
     for pair in report["pairs"]:
         print(f"seed {pair['seed']}: all {pair['accuracy'][0]:.2%}, {report['alone']} alone "
               f"{pair['accuracy'][1]:.2%}, p = {pair['p']:.2g} (McNemar, exact)")  # fmt: skip
+
+
+def _labels(options: argparse.Namespace) -> None:
+    from fer_utils import labels
+
+    space = _workspace(options)
+    report = labels.write_agreement(space)
+    for split, found in report["splits"].items():
+        print(
+            f"{split:10s}  {found['images']:6d} images with votes: the label is the top vote of "
+            f"{found['top']['share']:.1%}, entropy of the votes {found['entropy']['mean']:.2f} bits"
+        )
+    if options.runs:
+        for name, run in labels.write_networks(space, options.runs)["runs"].items():
+            for split, found in run["splits"].items():
+                print(
+                    f"{split:10s}  {name}: {found['label']['share']:.1%} of the labels, "
+                    f"{found['majority']['share']:.1%} of {found['majority']['of']:,} majorities of FER+"
+                )
+    print(f"written to {space.results / labels.FOLDER}")
+
+
+def _crossfit(options: argparse.Namespace) -> None:
+    from fer_utils import labels
+
+    recipe = dict(_pair(text) for text in options.set)
+    if options.epochs is not None:
+        recipe["epochs"] = options.epochs
+    space = _workspace(options)
+    report = labels.crossfit(
+        space,
+        options.network,
+        seed=options.seed,
+        folds=options.folds,
+        name=options.name,
+        sources=options.sources or None,
+        recipe_changes=recipe,
+        model_options=dict(_pair(text) for text in options.option),
+        resume=options.resume,
+        precision=options.precision,
+    )
+    found = report["differs"]
+    print(
+        f"{found['doubted']:,} of {report['images']:,} labels are doubted. The top vote of FER+ is another "
+        f"word than the label in {found['wrong']['share'] or 0:.1%} of all, "
+        f"in {found['precision']['share'] or 0:.1%} of these; found are {found['recall']['share'] or 0:.1%}"
+    )
+    print(f"written to {space.results / labels.FOLDER}")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from fer_utils.inspection import inspect, read
+
+    path = inspect(_workspace(options), options.name, images=options.images, pictures=options.pictures)
+    seen = read(path)
+    calibration, regions = seen["calibration"], seen["regions"]
+    worst = regions[regions["label"] == "all"].sort_values("accuracy").iloc[-1]
+    print(
+        f"{seen['data']['images']:,} validation images, accuracy {seen['accuracy']:.2%}; temperature "
+        f"{calibration['temperature']:.2f}, calibration error {calibration['error']['before']:.3f} before and "
+        f"{calibration['error']['after']:.3f} after; hiding {worst['region']} costs {worst['accuracy']:.1%} "
+        f"({worst['accuracy_low']:.1%} to {worst['accuracy_high']:.1%})"
+    )
+    print(f"written to {path}")
 
 
 def _publish(options: argparse.Namespace) -> None:
@@ -299,7 +364,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--teachers", nargs="+", metavar="RUN", help="learn from the mean answer of finished runs as well"
     )
-    sub.add_argument("--share", type=float, default=0.7, help="weight of the teachers' answer, 0 to 1")
+    sub.add_argument(
+        "--labels",
+        choices=("own", "ferplus"),
+        default="own",
+        help="learn from the sources' own labels, or from the votes of FER+ where there are some",
+    )
+    sub.add_argument(
+        "--share", type=float, help="weight of the teachers' answer (0.7 if not said), or of the votes (1)"
+    )
     sub.add_argument(
         "--cache",
         type=int,
@@ -333,6 +406,28 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     sub.add_argument("--epochs", type=int)
     sub.add_argument("--precision", help="32-true, bf16-mixed, … (Lightning)")
+
+    sub = command("labels", _labels, "compare FER2013's labels with the votes of FER+")
+    sub.add_argument(
+        "--runs", nargs="+", metavar="RUN", help="evaluated runs: are they nearer to labels or to votes?"
+    )
+
+    sub = command("crossfit", _crossfit, "find doubtful labels with networks that have not seen the image")
+    sub.add_argument("network", nargs="?", choices=("emonet", "easynet"), default="easynet")
+    sub.add_argument("--folds", type=int, default=3)
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--name", help="of the run (default: crossfit/<network>-seed<seed>)")
+    sub.add_argument("--sources", nargs="+", metavar="NAME", help="only these data sets")
+    sub.add_argument("--epochs", type=int)
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
+    sub.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="change the network")
+    sub.add_argument("--precision", help="32-true, bf16-mixed, … (Lightning)")
+    sub.add_argument("--resume", action="store_true", help="keep finished folds and go on")
+
+    sub = command("inspect", _inspect, "what a network looks at, how sure it is, what throws it off")
+    sub.add_argument("name", help="of a finished run, or of a published network")
+    sub.add_argument("--images", type=int, help="so many validation images only, for a quick look")
+    sub.add_argument("--pictures", type=int, default=500, help="of each kind that shows no face")
 
     sub = command("publish", _publish, "copy a run's weights to weights/ and write its model card")
     sub.add_argument("name", help="of the run")

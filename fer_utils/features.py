@@ -298,9 +298,9 @@ def cache(
     frozen, _ = split(net)
     missing = [view for view in wanted if view.open() is None]
     if missing:
-        _make_sure_of_room(missing, root)
         if verbose:
             print(_announcement(missing, wanted, frozen, device), flush=True)
+        _make_sure_of_room(missing, root)
         images = sum(len(view.faces) for view in missing)
         with tqdm(total=images, unit=" images", disable=not progress, desc="frozen part") as bar:
             for view in missing:
@@ -365,12 +365,13 @@ def _announcement(missing: list[View], wanted: list[View], frozen: FrozenPart, d
         start = time.perf_counter()
         _features(frozen, torch.from_numpy(sample).unsqueeze(1).float() / 255, device)
     rate = len(sample) / (time.perf_counter() - start)
+    root = missing[0].root
     left = [len(v.faces) - min(v.progress()[1]["chunks"] * CHUNK, len(v.faces)) for v in missing]
     shape, dtype = "×".join(map(str, missing[0].shape)), missing[0].ingredients["dtype"]
     return (
         f"The frozen part, up to {frozen.last}, is computed once: {len(missing)} of {len(wanted)} views are "
         f"missing, {sum(left):,} images to {shape} numbers of {dtype}, "
-        f"{sum(v.size for v in missing) / 1e9:.3g} GB in {missing[0].root}. "
+        f"{sum(v.size for v in missing) / 1e9:.3g} GB in {root.parent.name}/{root.name}. "
         f"It takes about {sum(left) / rate / 60:.1f} minutes ({rate:,.0f} images a second)."
     )
 

@@ -221,7 +221,7 @@ def checked_facts(found: list[dict[str, Any]]) -> dict[str, str]:
     good = [o["passed"] for o in outcomes]
     values = (
         f"Run on {result['date']} with revision {result['revision']}: EmoNet of "
-        f"{result['model']['parameters']:,} parameters, {recipe['epochs']} epochs a training, "
+        f"{result['model']['parameters']:,} parameters, epochs a training: {recipe['epochs']}; "
         f"{result['wall_seconds'] / 3600:.1f} hours on {result['processor']}, threads: {result['threads']}.",
         f"{sum(good)} of {len(good)} checks passed"
         + ("" if all(good) else "; failed: " + ", ".join(o["name"] for o in outcomes if not o["passed"])),
@@ -651,4 +651,4 @@ def best_epoch(result: dict[str, Any]) -> int:
 
 
 def _short(value: Any) -> Any:
-    return f"{value:.2f}" if isinstance(value, float) else value
+    return f"{value:.3g}" if isinstance(value, float) else value

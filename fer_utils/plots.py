@@ -17,7 +17,8 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.core.pylabtools import select_figure_formats
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon, Rectangle
@@ -609,6 +610,242 @@ def predictions_grid(
     figure.legend(handles=[dot, Patch(facecolor=BLUE, label="✓ predicted rightly"),
                            Patch(facecolor=VERMILLION, label="✗ predicted wrongly")],
                   loc="outside upper center", ncols=3 if across > 3 else 1)  # fmt: skip
+    return figure
+
+
+def attention_maps(
+    faces: np.ndarray, maps: Mapping[str, tuple[np.ndarray, tuple[float, ...], np.ndarray, str]]
+) -> Figure:
+    """Where networks look, one row a network and one column a class, over a face for orientation.
+
+    Args:
+        faces: float or uint8 (6, S, S), grey, 0–255, one a class.
+        maps: by title, what `attention.class_maps` gives: shares of attention (6, h, w) that sum to 1, where
+            the grid lies (left, right, top, bottom, in pixels of the face), and the images behind each map.
+
+    Raises:
+        ValueError: shapes do not agree, or there is no map.
+    """
+    _check(bool(maps) and len(faces) == len(CLASSES), "six faces and at least one network are needed")
+    across = len(CLASSES)
+    figure = Figure(figsize=(WIDTH, 0.3 + 1.42 * len(maps)), layout="constrained")
+    grid = figure.subplots(len(maps), across, squeeze=False)
+    most = max(float(np.nanmax(m[0], initial=0)) * m[0][0].size for m in maps.values())
+    side = faces.shape[-1]
+    # Less than an even spread is left clear, so that the face stays to be seen.
+    fade = LinearSegmentedColormap.from_list("attention", [(*to_rgb(VERMILLION), a) for a in (0, 0.45, 0.8)])
+    scale = Normalize(1, max(most, 2))
+    for axes, (title, (shares, (left, right, top, bottom), counts, _)) in zip(grid, maps.items(), strict=True):
+        for k, cell in enumerate(axes):
+            cell.imshow(faces[k], cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0), alpha=0.75)
+            if counts[k]:
+                cell.imshow(shares[k] * shares[k].size, cmap=fade, norm=scale, interpolation="bilinear",
+                            extent=(left, right, bottom, top))  # fmt: skip
+            cell.set(xlim=(0, side), ylim=(side, 0), xticks=(), yticks=())
+            cell.spines[:].set_visible(False)
+            cell.set_xlabel(f"{counts[k]:,} images" if counts[k] else "no image", labelpad=2, color=QUIET)
+            if axes is grid[0]:
+                cell.set_title(CLASSES[k])
+        axes[0].set_ylabel(title)
+    bar = figure.colorbar(ScalarMappable(scale, fade), ax=list(grid.flat), shrink=0.9, pad=0.01, aspect=18)
+    bar.set_label("attention, times an even spread")
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(4))
+    return figure
+
+
+def region_effects(
+    face: np.ndarray,
+    boxes: Mapping[str, Sequence[tuple[int, int, int, int]]],
+    tables: Mapping[str, pd.DataFrame],
+) -> Figure:
+    """What hiding each region of the face costs, with intervals, beside a map of the regions.
+
+    Args:
+        face: (S, S), grey, 0–255, for orientation.
+        boxes: by region, (top, bottom, left, right) in pixels of the face; what no box covers is the last
+            region.
+        tables: by title, what `attention.region_sensitivity` gives; the rows of ``"all"`` images are drawn.
+
+    Raises:
+        ValueError: a column is missing, or there is no table.
+    """
+    _check(bool(tables), "there is nothing to draw")
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    picture, *panels = figure.subplots(1, 3, width_ratios=(1.1, 1, 1))
+    side = face.shape[-1]
+    picture.imshow(face, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0), alpha=0.7)
+    for k, (region, parts) in enumerate(boxes.items()):
+        for top, bottom, left, right in parts:
+            colour = CYCLE[k % len(CYCLE)]
+            picture.add_patch(Rectangle((left, top), right - left, bottom - top, facecolor=(*to_rgb(colour), 0.3),
+                                        edgecolor=colour, linewidth=1.5))  # fmt: skip
+        top, bottom, left, right = parts[0]
+        words = {"ha": "center", "va": "center", "color": INK, "weight": "bold"}
+        white = {"facecolor": "white", "alpha": 0.65, "edgecolor": "none", "pad": 1}
+        picture.text((left + right) / 2, (top + bottom) / 2, region, **words, bbox=white)
+    picture.set(xlim=(0, side), ylim=(side, 0), xlabel="column, pixels", ylabel="row, pixels")
+    picture.set_xticks(range(0, side + 1, 16))
+    picture.set_yticks(range(0, side + 1, 16))
+    shifts = (np.arange(len(tables)) - (len(tables) - 1) / 2) * 0.24
+    for axes, quantity in zip(panels, ("accuracy", "probability"), strict=True):
+        for i, (title, table) in enumerate(tables.items()):
+            _check_columns(table, "region", "area", "label", "accuracy", "accuracy_low", "probability_high")
+            rows = table[table["label"] == "all"].reset_index(drop=True)
+            value, low, high = (rows[f"{quantity}{end}"] for end in ("", "_low", "_high"))
+            axes.errorbar(value, rows.index + shifts[i], xerr=[value - low, high - value], fmt=MARKERS[i], label=title,
+                          color=CYCLE[i], markersize=6, elinewidth=1.6, capsize=3)  # fmt: skip
+        axes.axvline(0, color=QUIET, linewidth=0.8, zorder=0)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [""] * len(rows))
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
+        axes.grid(axis="x")
+    names = [f"{row.region}\n{100 * row.area:.0f} % of the area" for row in rows.itertuples()]
+    panels[0].set_yticks(range(len(rows)), names)
+    panels[0].set_xlabel("accuracy lost, points")
+    panels[1].set_xlabel("probability of the\nlabel lost, points")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(tables))
+    return figure
+
+
+def region_matrix(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Which class needs which region: the label's probability that hiding it costs, in percentage points.
+
+    Args:
+        tables: by title, what `attention.region_sensitivity` gives. Numbers whose interval holds 0 are grey.
+
+    Raises:
+        ValueError: a column is missing, or there is no table.
+    """
+    _check(bool(tables), "there is nothing to draw")
+    across = min(len(tables), 2)
+    figure, panels = _panels(len(tables), across, height=2.9, width=min(WIDTH, 0.9 + 3.2 * across), sharey=True)
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
+        _check_columns(table, "region", "label", "probability", "probability_low", "probability_high")
+        regions = list(dict.fromkeys(table["region"]))
+        cells = table.set_index(["region", "label"])
+        values = np.full((len(regions), len(CLASSES)), np.nan)
+        sure = np.zeros(values.shape, bool)
+        for i, region in enumerate(regions):
+            for j, label in enumerate(CLASSES):
+                if (region, label) in cells.index:
+                    row = cells.loc[(region, label)]
+                    values[i, j] = row["probability"]
+                    sure[i, j] = row["probability_low"] > 0 or row["probability_high"] < 0
+        axes.imshow(values, cmap="Blues", vmin=0, vmax=0.6, aspect="auto")
+        for (i, j), value in np.ndenumerate(values):
+            colour = "white" if value > 0.6 * LIGHT_TEXT_FROM else INK if sure[i, j] else "#8a8a8a"
+            text = "–" if np.isnan(value) else f"{100 * value:.0f}".replace("-", "−")
+            axes.text(j, i, text, ha="center", va="center", color=colour)
+        axes.set_title(title)
+        axes.set_xticks(range(len(CLASSES)), CLASSES, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(regions)), regions)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    figure.supxlabel("label", fontsize=9)
+    figure.supylabel("hidden", fontsize=9)
+    return figure
+
+
+def confidence_histograms(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """How sure networks are of faces and of pictures without a face: a row a kind, one panel a network.
+
+    Args:
+        tables: by title, what `robustness.confidences` gives. The tick is the median; at the right stands in
+            how many of 100 pairs of a face and such a picture the face gets the higher confidence.
+
+    Raises:
+        ValueError: a column is missing, or there is no table.
+    """
+    _check(bool(tables), "there is nothing to draw")
+    rows = max(len(table) for table in tables.values())
+    figure, panels = _panels(len(tables), 2, height=0.9 + 0.44 * rows, sharey=True)
+    for i, (axes, (title, table)) in enumerate(zip(panels, tables.items(), strict=True)):
+        _check_columns(table, "kind", "histogram", "q50", "told")
+        for k, row in enumerate(table.itertuples()):
+            heights = np.asarray(row.histogram) / max(1, max(row.histogram))
+            edges = np.linspace(0, 1, len(heights) + 1)
+            colour = QUIET if k == 0 else CYCLE[i]
+            axes.stairs(k - 0.85 * heights, edges, baseline=k, fill=True, color=_lighter(colour, 0.35))
+            axes.plot((0, 1), (k, k), color=RULE, linewidth=0.8, zorder=0)
+            axes.plot((row.q50, row.q50), (k, k - 0.9), color=INK, linewidth=1.6)
+        axes.set_title(title, loc="left")
+        axes.set(xlim=(0, 1), ylim=(rows - 0.85, -1.05), xlabel="confidence")
+        axes.set_yticks(range(len(table)), table["kind"])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.set_xticks(np.linspace(0, 1, 6) if len(tables) == 1 else (0, 0.5, 1))
+        right = axes.secondary_yaxis("right")
+        said = ["told\napart" if k == 0 else f"{100 * t:.0f} %" for k, t in enumerate(table["told"])]
+        right.set_yticks(np.arange(len(table)) - 0.3, said)
+        right.tick_params(length=0)
+        right.spines["right"].set_visible(False)
+    return figure
+
+
+def coverage_curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Accuracy on the surest answers against the share of images that is answered, with 95 % bands.
+
+    Args:
+        tables: by title, what `calibration.coverage_curve` gives.
+
+    Raises:
+        ValueError: a column is missing, or there is no table.
+    """
+    _check(bool(tables), "there is nothing to draw")
+    figure, (axes, lower) = _panels(2, 2, height=2.9)
+    for i, (title, table) in enumerate(tables.items()):
+        _check_columns(table, "coverage", "threshold", "accuracy", "low", "high")
+        colour, marker = CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]
+        axes.fill_between(table["coverage"], table["low"], table["high"], color=colour, alpha=0.15, linewidth=0)
+        for panel, column in ((axes, "accuracy"), (lower, "threshold")):
+            panel.plot(table["coverage"], table[column], color=colour, marker=marker, markersize=4, label=title)
+    axes.set_title("accuracy on what is answered", loc="left")
+    lower.set_title("least confidence answered", loc="left")
+    lower.set_ylim(0, 1.02)
+    for panel in (axes, lower):
+        panel.set(xlim=(0, 1.02), xlabel="coverage: share of the images answered")
+        panel.grid()
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(tables), 4))
+    return figure
+
+
+def robustness_curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Accuracy (solid, with 95 % bands) and mean confidence (dashed) as pictures get worse.
+
+    Args:
+        tables: by title, what `robustness.robustness` gives.
+
+    Raises:
+        ValueError: a column is missing, or there is no table.
+    """
+    _check(bool(tables), "there is nothing to draw")
+    first = next(iter(tables.values()))
+    _check_columns(first, "corruption", "severity", "level", "unit")
+    kinds = list(dict.fromkeys(first["corruption"]))
+    figure, panels = _panels(len(kinds), 3, height=2.35, sharey=True)
+    for axes, kind in zip(panels, kinds, strict=True):
+        for i, (title, table) in enumerate(tables.items()):
+            _check_columns(table, "corruption", "severity", "accuracy", "low", "high", "confidence")
+            rows, colour = table[table["corruption"] == kind], CYCLE[i % len(CYCLE)]
+            axes.fill_between(rows["severity"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+            axes.plot(rows["severity"], rows["accuracy"], color=colour, marker=MARKERS[i % len(MARKERS)],
+                      markersize=4, label=f"{title}, accuracy")  # fmt: skip
+            axes.plot(rows["severity"], rows["confidence"], "--", color=colour, label=f"{title}, confidence")
+        rows = first[first["corruption"] == kind]
+        axes.set_title(kind, loc="left")
+        axes.set_xticks(rows["severity"], ["–", *(f"{level:g}" for level in rows["level"].iloc[1:])])
+        axes.set_xlabel("\n".join(textwrap.wrap(rows["unit"].iloc[0], 26)))
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.grid(axis="y")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

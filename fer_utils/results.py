@@ -184,6 +184,7 @@ def describe_run(
         "revision": about["revision"],
         "precision": about.get("precision", "32-true"),
         "teachers": about.get("teachers"),
+        "labels": about.get("labels"),
         "cached": about["cached"] | about["cache"] if about.get("cached") else None,
         "packages": {
             p: version(p) for p in ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")

@@ -24,6 +24,7 @@ from fer_utils.files import sha256, write_aside, write_table
 from fer_utils.models import FaceNet, build
 from fer_utils.recipes import recipe_for
 from fer_utils.training import Fit, Recipe, default_precision, fit
+from fer_utils.votes import LabelKind, join, read_votes, soft_labels
 from fer_utils.weights import load_checkpoint, save_checkpoint
 from fer_utils.workspace import Workspace
 
@@ -39,7 +40,8 @@ def train(
     recipe_changes: dict[str, Any] | None = None,
     model_options: dict[str, Any] | None = None,
     teachers: list[str] | None = None,
-    share: float = 0.7,
+    labels: LabelKind = "own",
+    share: float | None = None,
     cached: int | None = None,
     cache_dtype: features.Dtype = "float16",
     resume: bool = False,
@@ -61,7 +63,9 @@ def train(
         model_options: options of the network to change.
         teachers: names of finished runs; the network learns from their mean answer as well as from the label
             (distillation, Hinton et al. 2015).
-        share: weight of the teachers' answer in that, 0–1.
+        labels: ``"ferplus"`` to learn from the votes of FER+ (`fer_utils.votes.soft_labels`) where there are
+            some. The epoch is chosen by the sources' own labels all the same.
+        share: weight of the teachers' answer, or of the votes, in that, 0–1; by default 0.7, or 1.
         cached: for ``"facenet"``: compute the frozen part once, for this many views of each training face,
             the plain one among them, and train only the part above it (`fer_utils.features`); none to compute
             it again in every epoch. Views are shared by the runs of a workspace.
@@ -70,9 +74,15 @@ def train(
         **fit_options: passed to `fit`.
 
     Raises:
-        DataError: nothing merged, no images of the sources, or a resumed run of another network.
-        ValueError: an unknown network, recipe field or option, or a cache for what has no frozen part.
+        DataError: nothing merged, no images of the sources, no votes that fit, or a resumed run of another
+            network.
+        ValueError: an unknown network, recipe field, option or kind of label, teachers and votes at once, or
+            a cache for what has no frozen part.
     """
+    if labels not in get_args(LabelKind) or (teachers and labels != "own"):
+        raise ValueError(
+            f"labels is {labels!r}; it must be one of {', '.join(get_args(LabelKind))}, and own with teachers"
+        )
     options, recipe = recipe_for(network, space.profile)
     recipe = change(dataclasses.replace(recipe, seed=seed), recipe_changes or {})
     faces = space.faces()
@@ -95,12 +105,19 @@ def train(
         "network": network,
         "options": model.options,
         "sources": sources,
-        "teachers": _teachers(space, teachers, share) if teachers else None,
+        "teachers": _teachers(space, teachers, 0.7 if share is None else share) if teachers else None,
+        "labels": None,
         "cached": None if cached is None else {"views": cached, "dtype": cache_dtype},
         "precision": fit_options.get("precision")
         or default_precision(fit_options.get("accelerator", "auto")),
         "revision": results.revision(),
     }
+    targets = None
+    if labels == "ferplus":
+        table, votes_file = read_votes(space.data)
+        share = 1.0 if share is None else share
+        about["labels"] = {"kind": labels, "share": share, "votes": sha256(votes_file)}
+        targets = soft_labels(training.labels, join(training.index, table, faces.manifest["disgust"]), share)
     if resume:
         _check_same_run(folder / "run.json", about)
     if cached is not None:
@@ -109,10 +126,9 @@ def train(
     # Weights of an earlier run must not pass for those of this one, should it be stopped.
     (folder / "model.safetensors").unlink(missing_ok=True)
     write_aside(folder / "run.json", json.dumps(about, indent=1) + "\n")
-    targets = None
     if teachers:
         models = [load_checkpoint(space.runs / name / "model.safetensors") for name in teachers]
-        targets = soft.blend(training.labels, soft.answers(models, training), share)
+        targets = soft.blend(training.labels, soft.answers(models, training), about["teachers"]["share"])
     run = fit if cached is None else partial(features.fit_cached, cached=store)
     done = run(model, training, validation, recipe, folder, targets=targets, resume=resume, **fit_options)
     save_checkpoint(done.model, folder / "model.safetensors", about | {"recipe": recipe.as_dict()})
@@ -185,7 +201,7 @@ def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: A
 
 def _check_same_run(path: Path, now: dict[str, Any]) -> None:
     then = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
-    settings = ("network", "options", "sources", "precision", "teachers", "cached")
+    settings = ("network", "options", "sources", "precision", "teachers", "labels", "cached")
     changed = [key for key in settings if then.get(key) != now[key]]
     if changed:
         raise DataError(

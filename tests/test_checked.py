@@ -152,7 +152,7 @@ def test_the_chapter_shows_what_the_file_says(result, space):
     facts = notebook.checked_facts(found)
     assert facts["checks-passed"] == "4 of 4 checks passed"
     assert "of 2 that were trained, 2" in facts["checks-proof"]
-    assert result["revision"] in facts["checks-how"] and "2 epochs" in facts["checks-how"]
+    assert result["revision"] in facts["checks-how"] and "training: 2;" in facts["checks-how"]
     assert len(notebook.statistics_figure(result).axes) == 3
 
 

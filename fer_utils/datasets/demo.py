@@ -2,7 +2,8 @@
 
 They have the traps of the real data, on purpose: FER2013's class imbalance, exact copies across its splits,
 copies with another label, and constant images; CK+ sequences without a label, and with contempt and disgust.
-A share of the faces is ambiguous, so that no network can be right about all of them.
+A share of the faces is ambiguous, so that no network can be right about all of them; ten imagined people vote
+on each face of FER2013, as in FER+, and are of several minds about those.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from fer_utils.datasets import ferplus
 from fer_utils.datasets.drawn_face import NEUTRAL, PROTOTYPES, ActionUnits, Identity, View, draw_face
 from fer_utils.datasets.faceset import new_folder
-from fer_utils.emotions import CKPLUS, FER2013, JAFFE
+from fer_utils.emotions import CKPLUS, EMOTIONS, FER2013, FOLDER_NAMES, JAFFE
 
 # Usage, share of the rows; official counts of the codes 0–6 in Training, which all splits follow.
 USAGE = {"Training": 0.8, "PublicTest": 0.1, "PrivateTest": 0.1}
@@ -26,6 +28,20 @@ JAFFE_SUBJECTS = ["KA", "KL", "KM", "KR", "MK", "NA", "NM", "TM", "UY", "YM"]
 TAKES = 3  # JAFFE's images of one person with one emotion, on average
 AMBIGUOUS = {"fer2013": 0.17, "ckplus": 0.05, "jaffe": 0.1}
 
+VOTERS = 10
+UNKNOWN = 0.02  # share of the votes that say "unknown"
+MIXED_UP = 0.12  # share of the votes that say something else than what is seen: one of its neighbours
+NEIGHBOURS = {
+    "angry": ("disgust", "sad", "neutral"),
+    "fear": ("surprise", "sad"),
+    "happy": ("surprise", "neutral"),
+    "sad": ("neutral", "fear", "angry"),
+    "surprise": ("fear", "happy"),
+    "neutral": ("sad", "angry", "contempt"),
+    "disgust": ("angry", "sad"),
+    "contempt": ("neutral", "angry"),
+}
+
 
 def write_demo(
     folder: Path | str, *, seed: int = 0, fer2013: int = 3200, ckplus: int = 14, jaffe: int = 10
@@ -33,8 +49,9 @@ def write_demo(
     """Draw the demo data and write them below a folder, which appears when all is there.
 
     Args:
-        folder: must not exist, or be empty. It gets `fer2013/fer2013.csv`, `CK+/cohn-kanade-images`,
-            `CK+/Emotion` and `jaffe`. The same arguments give the same bytes.
+        folder: must not exist, or be empty. It gets `fer2013/fer2013.csv` and `fer2013new.csv` (votes, as
+            FER+ has them), `CK+/cohn-kanade-images`, `CK+/Emotion` and `jaffe`. The same arguments give the
+            same bytes.
         seed: of everything that is drawn at random.
         fer2013: rows of the CSV.
         ckplus: subjects of CK+, up to 16, with 3 or 4 sequences each.
@@ -63,8 +80,15 @@ def demo_faces(
     Returns:
         uint8 (N, size, size), grey, 0–255.
     """
+    return _faces(emotions, seed, size, people)[0]
+
+
+def _faces(
+    emotions: Sequence[str], seed: int, size: int = 48, people: Sequence[Identity] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images of `demo_faces`, and what can be read in each: float (N, 8), shares by `EMOTIONS`."""
     rng = np.random.default_rng([seed, 0])
-    images = np.empty((len(emotions), size, size), np.uint8)
+    images, seen = np.empty((len(emotions), size, size), np.uint8), np.zeros((len(emotions), len(EMOTIONS)))
     for i, (image, emotion) in enumerate(zip(images, emotions, strict=True)):
         view = View(
             roll=rng.normal(0, 0.1),
@@ -77,25 +101,35 @@ def demo_faces(
             background=rng.uniform(0.1, 0.9),
             clutter=rng.uniform(0, 0.7),
         )
-        units = _expression(emotion, rng, AMBIGUOUS["fer2013"])
+        units, shown = _expression(emotion, rng, AMBIGUOUS["fer2013"])
+        for name, share in shown.items():
+            seen[i, EMOTIONS.index(name)] += share
         who = people[i] if people else Identity.draw(rng)
         drawn = draw_face(who, units, view, (size, size))
         image[:] = _photo(drawn, rng, blur=rng.uniform(0, 0.016) * size, noise=rng.uniform(1, 7))
-    return images
+    return images, seen
 
 
-def _expression(emotion: str, rng: np.random.Generator, ambiguous: float) -> ActionUnits:
-    """One way to show an emotion; with probability `ambiguous` hardly, or mixed with another emotion."""
+def _expression(
+    emotion: str, rng: np.random.Generator, ambiguous: float
+) -> tuple[ActionUnits, dict[str, float]]:
+    """One way to show an emotion; with probability `ambiguous` hardly, or mixed with another emotion.
+
+    Returns:
+        The action units, and the share of the onlookers who should see which emotion.
+    """
     kinds = PROTOTYPES[emotion]
     first = rng.random() < 0.5
     units = kinds[0 if first else rng.integers(len(kinds))].varied(rng, 0.25)
     units = NEUTRAL.mixed(units, rng.uniform(0.6, 1.1))
     if rng.random() >= ambiguous:
-        return units
+        return units, {emotion: 1.0}
     if rng.random() < 0.5 and emotion != "neutral":
-        return NEUTRAL.mixed(units, rng.uniform(0.05, 0.4))
-    other = PROTOTYPES[str(rng.choice([name for name in PROTOTYPES if name != emotion]))][0]
-    return units.mixed(other, rng.uniform(0.3, 0.55))
+        strength = rng.uniform(0.05, 0.4)
+        return NEUTRAL.mixed(units, strength), {emotion: 1.5 * strength, "neutral": 1 - 1.5 * strength}
+    other = str(rng.choice([name for name in PROTOTYPES if name != emotion]))
+    share = rng.uniform(0.3, 0.55)
+    return units.mixed(PROTOTYPES[other][0], share), {emotion: 1 - share, other: share}
 
 
 def _photo(drawn: np.ndarray, rng: np.random.Generator, *, blur: float, noise: float) -> np.ndarray:
@@ -112,24 +146,54 @@ def _write_fer2013(folder: Path, rows: int, seed: int) -> None:
     codes = np.concatenate(
         [rng.permutation(np.repeat(np.arange(7), _shares((usage == u).sum(), FER2013_COUNTS))) for u in USAGE]
     )
-    images = demo_faces([FER2013[code] for code in codes.tolist()], seed=seed)
+    images, seen = _faces([FER2013[code] for code in codes.tolist()], seed)
     # Copies of training images, as many in the held-out splits as in training; and two constant images.
     half = round(COPIES * rows / 2)
     places = rng.permutation(rows)
     training, held_out = places[usage[places] == "Training"], places[usage[places] != "Training"]
     copies = np.concatenate([held_out[:half], training[:half]])
     originals = training[half : 3 * half]
-    images[copies] = images[originals]
+    images[copies], seen[copies] = images[originals], seen[originals]
     agree = np.arange(len(copies)) % 3 > 0
     codes[copies[agree]] = codes[originals[agree]]
     for place, tone in zip(training[-2:], (0, 255), strict=True):
         images[place] = tone
+        seen[place] = 0
     words = [str(value) for value in range(256)]
     lines = ["emotion,pixels,Usage\n"]
     for code, image, use in zip(codes, images.reshape(rows, -1).tolist(), usage, strict=True):
         lines.append(f"{code},{' '.join([words[value] for value in image])},{use}\n")
     folder.mkdir()
     (folder / "fer2013.csv").write_text("".join(lines), encoding="ascii")
+    votes = _votes(seen, np.random.default_rng([seed, 4]))
+    lines = [",".join(ferplus.HEADER) + "\n"]
+    for i, (use, row) in enumerate(zip(usage, votes.tolist(), strict=True)):
+        # As in FER+, the number in a name is not the row, and what is no face has no name.
+        name = "" if row[-1] == VOTERS else f"fer{i + i // 90:07d}.png"
+        lines.append(f"{use},{name},{','.join(map(str, row))}\n")
+    (folder / "fer2013new.csv").write_text("".join(lines), encoding="ascii")
+
+
+def _votes(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What ten people say who mix up neighbours now and then.
+
+    Args:
+        seen: float (N, 8), what can be read in each face, shares by `EMOTIONS`; zeros for what is no face.
+        rng: draws the votes.
+
+    Returns:
+        int64 (N, 10), votes in the order of `ferplus.VOTES`, 10 a row.
+    """
+    says = np.zeros((len(EMOTIONS), len(ferplus.VOTES)))
+    column = {FOLDER_NAMES.get(word, word): i for i, word in enumerate(ferplus.VOTES)}
+    for row, emotion in zip(says, EMOTIONS, strict=True):
+        row[column[emotion]] = 1 - MIXED_UP - UNKNOWN
+        row[column["unknown"]] = UNKNOWN
+        for other in NEIGHBOURS[emotion]:
+            row[column[other]] += MIXED_UP / len(NEIGHBOURS[emotion])
+    chances = seen @ says
+    chances[~seen.any(axis=1), column["NF"]] = 1
+    return rng.multinomial(VOTERS, chances)
 
 
 def _shares(total: int, weights: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -166,7 +230,7 @@ def _write_ckplus(folder: Path, subjects: Sequence[str], rng: np.random.Generato
             frames, labels = folder / "cohn-kanade-images" / name, folder / "Emotion" / name
             frames.mkdir(parents=True)
             labels.mkdir(parents=True)
-            peak = _expression(emotion, rng, AMBIGUOUS["ckplus"])
+            peak, _ = _expression(emotion, rng, AMBIGUOUS["ckplus"])
             count = int(rng.integers(5, 7))
             exposure = int(rng.integers(2**31))  # of the whole sequence
             for frame in range(count):
@@ -191,7 +255,7 @@ def _write_jaffe(folder: Path, subjects: Sequence[str], rng: np.random.Generator
         for code, emotion in JAFFE.items():
             for take in range(1, TAKES + int(rng.integers(-1, 2)) + 1):
                 number += 1
-                units = _expression(emotion, rng, AMBIGUOUS["jaffe"])
+                units, _ = _expression(emotion, rng, AMBIGUOUS["jaffe"])
                 drawn = draw_face(who, units, _studio(rng, 1.75), (256, 256))
                 photo = _photo(drawn, rng, blur=0.7, noise=3)
                 Image.fromarray(photo).save(folder / f"{subject}.{code}{take}.{number}.tiff")
