@@ -21,6 +21,7 @@ from fer_utils.datasets import read_sources
 from fer_utils.datasets.inventory import Inventory
 from fer_utils.emotions import CLASSES, EMOTIONS
 from fer_utils.faces import Box, FaceDetector, face_image
+from fer_utils.training import Recipe
 from fer_utils.workspace import Profile, Workspace, project_root, workspace
 
 NOT_YET = "not run yet"
@@ -413,7 +414,7 @@ def merging_table(report: dict[str, Any] | None) -> pd.DataFrame:
             "difference": f"{100 * pair['difference']:+.1f} points",
             "right only with all": pair["only_a"],
             f"right only with {report['alone']}": pair["only_b"],
-            "p (McNemar)": f"{pair['p']:.2g}",
+            "p (McNemar)": "< 0.001" if pair["p"] < 0.001 else f"{pair['p']:.3f}",
         }
         for pair in report["pairs"]
     ]
@@ -468,8 +469,9 @@ def search_table(found: list[dict[str, Any]], base: str) -> pd.DataFrame:
 
 def _settings(result: dict[str, Any]) -> dict[str, Any]:
     """Everything that a run can be told, flat; what a run does not say, it has at its default."""
-    recipe = {k: v for k, v in result["recipe"].items() if k not in ("augment", "seed")}
-    augment = result["recipe"]["augment"] or {"augment": "none"}
+    recipe = Recipe.from_dict(result["recipe"]).as_dict()
+    del recipe["seed"]
+    augment = recipe.pop("augment") or {"augment": "none"}
     teachers = result.get("teachers")
     return {
         **result["model"]["options"],

@@ -1,0 +1,72 @@
+"""The tables that chapters print from results files."""
+
+import copy
+
+from fer_utils import notebook
+
+SCORES = {"images": 3533, "accuracy": 0.6, "accuracy_interval": [0.584, 0.616], "macro_f1": 0.5}
+
+
+def run(name, accuracy, *, options=None, recipe=None, augment=None, **others):
+    return {
+        "name": name,
+        "model": {"options": {"widths": [64, 128, 256], "stride": 2} | (options or {})},
+        "recipe": {"epochs": 6, "lr": 0.02, "seed": 0, "augment": augment or {"flip": 0.5}} | (recipe or {}),
+        "images_per_second": 261.4,
+        "learning_curve": [{"train_accuracy": 0.3}, {"train_accuracy": 0.591}],
+        "validation": {"fer2013": SCORES | {"accuracy": accuracy}},
+    } | others
+
+
+def test_a_search_tells_what_each_run_changed():
+    found = [
+        run("search/base", 0.597),
+        run("search/wide", 0.604, options={"widths": [64, 192, 384]}),
+        run("search/averaged", 0.588, recipe={"lr": 0.05, "ema": 0.998, "seed": 1}, precision="bf16-mixed"),
+        run("search/plain", 0.55, recipe={"augment": None, "batches": 0}),
+        run("search/taught", 0.61, teachers={"share": 0.7, "checkpoints": {"a": "1", "b": "2"}}),
+    ]
+    table = notebook.search_table(found, "search/base")
+    assert list(table.index) == ["taught", "wide", "base", "averaged", "plain"]
+    assert table["changed"].to_dict() == {
+        "taught": "teachers 2",
+        "wide": "widths [64, 192, 384]",
+        "base": "nothing: the others are compared with this one",
+        "averaged": "ema 0.998, lr 0.05, precision bf16-mixed",
+        "plain": "augment none",
+    }
+    assert table.loc["wide", "accuracy, PublicTest"] == "60.4 %"
+    assert table.loc["wide", "training accuracy"] == "59.1 %" and table.loc["wide", "epochs"] == 2
+
+
+def test_a_search_without_its_base_was_not_run_yet():
+    assert notebook.search_table([run("search/wide", 0.6)], "search/base").index[0] == notebook.NOT_YET
+    assert notebook.search_table([], "search/base").index[0] == notebook.NOT_YET
+
+
+PAIR = {
+    "seed": 0,
+    "images": 345,
+    "accuracy": [0.87, 0.832],
+    "only_a": 22,
+    "only_b": 10,
+    "difference": 0.038,
+    "p": 0.0501,
+}
+REPORT = {"alone": "fer2013", "pairs": [PAIR], "difference": {"mean": 0.038, "std": float("nan"), "seeds": 1}}
+
+
+def test_merging_is_read_with_its_uncertainty():
+    report = copy.deepcopy(REPORT)
+    report["pairs"].append(PAIR | {"seed": 1, "difference": -0.01, "p": 0.0004})
+    report["difference"] = {"mean": 0.014, "std": 0.034, "seeds": 2}
+    table = notebook.merging_table(report)
+    assert list(table["p (McNemar)"]) == ["0.050", "< 0.001"]
+    assert list(table["difference"]) == ["+3.8 points", "-1.0 points"]
+    said = notebook.merging_reading(report)
+    assert "+1.4 points (standard error 2.4)" in said and "with 1 of 2 seeds" in said
+
+
+def test_without_a_second_source_nothing_is_claimed():
+    table = notebook.merging_table(None)
+    assert "not run yet" in table.index[0] and "more than one source" in table.index[0]
