@@ -12,6 +12,7 @@ from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
 from fer_utils.files import sha256
 from fer_utils.models import EasyNet
+from fer_utils.weights import load_checkpoint, save_checkpoint
 from fer_utils.workspace import Workspace
 
 SMALL = {
@@ -48,11 +49,29 @@ def test_a_share_beyond_the_whole_is_refused(share):
         soft.blend(np.zeros(1, int), np.full((1, 6), 1 / 6), share)
 
 
-def test_answers_are_the_mean_over_teachers_and_mirror_images(toy_faces):
-    teachers = [EasyNet(widths=(2, 2, 2), hidden=4) for _ in range(2)]
+def test_answers_are_the_mean_over_teachers_and_mirror_images_and_asked_for_once(
+    toy_faces, tmp_path, monkeypatch
+):
+    paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for path in paths:
+        model = EasyNet(widths=(2, 2, 2), hidden=4)
+        save_checkpoint(model, path, {"network": "easynet", "options": model.options})
     some = toy_faces.split("test")
-    expected = sum(predict(t, some, flip=True) for t in teachers) / 2
-    np.testing.assert_allclose(soft.answers(teachers, some), expected, rtol=1e-5)
+    expected = sum(predict(load_checkpoint(path), some, flip=True) for path in paths) / 2
+    np.testing.assert_allclose(soft.answers(paths, some, tmp_path / "kept"), expected, rtol=1e-5)
+
+    asked = []
+    monkeypatch.setattr(
+        soft, "predict", lambda model, faces, **o: asked.append(faces) or predict(model, faces, **o)
+    )
+    np.testing.assert_allclose(soft.answers(paths, some, tmp_path / "kept"), expected, rtol=1e-5)
+    assert not asked
+    soft.answers(paths, toy_faces.split("validation"), tmp_path / "kept")
+    assert len(asked) == 2, "other faces must be asked about anew"
+    other = EasyNet(widths=(2, 2, 2), hidden=4)
+    save_checkpoint(other, paths[0], {"network": "easynet", "options": other.options})
+    soft.answers(paths, some, tmp_path / "kept")
+    assert len(asked) == 3, "new weights must be asked anew"
 
 
 def test_a_student_aims_at_its_teachers(space, monkeypatch):
@@ -66,8 +85,10 @@ def test_a_student_aims_at_its_teachers(space, monkeypatch):
     monkeypatch.setattr(runs, "fit", watched)
     done = runs.train(space, "easynet", name="student", teachers=names, share=0.6, verbose=False, **SMALL)
     training = space.faces().split("train")
-    models = [runs.load_checkpoint(space.runs / name / "model.safetensors") for name in names]
-    expected = 0.4 * np.eye(6)[training.labels] + 0.6 * soft.answers(models, training)
+    told = [
+        predict(load_checkpoint(space.runs / n / "model.safetensors"), training, flip=True) for n in names
+    ]
+    expected = 0.4 * np.eye(6)[training.labels] + 0.6 * np.mean(told, 0)
     np.testing.assert_allclose(seen["targets"], expected, rtol=1e-5)
     about = json.loads((done.folder / "run.json").read_text(encoding="utf-8"))
     assert about["teachers"]["share"] == 0.6
