@@ -2,8 +2,9 @@
 
 Grad-CAM (Selvaraju et al. 2017) asks which places of a late feature map speak for an answer; hiding a region
 (Zeiler & Fergus 2014) asks what the answer needs. The first is cheap and suggestive, the second is a
-measurement with an interval. The package grad-cam is not used: it averages over nothing, brings OpenCV along,
-and stretches every map over the whole picture, which for a convolution without padding is the wrong place.
+measurement with an interval. The package grad-cam is not used: it would be one more dependency (and OpenCV
+with it) for twenty lines, and it stretches every map over the whole picture, which is the wrong place where
+convolutions are not padded, or not alike on both sides.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ LEAST = 6  # cells a side below which a map of a face says next to nothing
 Box = tuple[int, int, int, int]  # top, bottom, left, right: rows and columns of a 64×64 face, ends excluded
 
 # Where a face's parts lie in FER2013's framing and in the drawn faces that follow it: on the mean of either
-# set's validation faces, the eyes are darkest in row 22 or 23 and the line of the lips in row 50 or 51. Brows,
-# eyes, mouth and cheeks are of about one size, so that the cheeks show what hiding that much skin costs.
+# set's validation faces, the eyes are darkest in row 22 or 23 and the line of the lips in row 50 or 51.
+# Brows, eyes, mouth and cheeks are of about one size, so that the cheeks show what hiding that much skin
+# costs.
 BOXES: Mapping[str, tuple[Box, ...]] = MappingProxyType(
     {
         "brows": ((10, 20, 10, 54),),
@@ -61,7 +63,7 @@ class Maps(NamedTuple):
 
 
 def region_masks() -> dict[str, np.ndarray]:
-    """Which pixels each region covers: bool (64, 64) by name; the regions fill the face and do not overlap."""
+    """Which pixels each region covers, bool (64, 64) by name; together they are the face, without overlap."""
     masks = {}
     for name, boxes in BOXES.items():
         masks[name] = np.zeros((SIDE, SIDE), bool)
@@ -125,7 +127,13 @@ def _by_class(labels: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def class_maps(
-    model: nn.Module, images: np.ndarray, labels: np.ndarray, *, least: int = LEAST, batch_size: int = 128
+    model: nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    averaged: bool = False,
+    least: int = LEAST,
+    batch_size: int = 128,
 ) -> Maps:
     """Grad-CAM of the answer, averaged by class over the images that are answered rightly.
 
@@ -137,6 +145,7 @@ def class_maps(
         model: one of `fer_utils.models`.
         images: uint8 (N, 64, 64).
         labels: int (N,), values 0–5.
+        averaged: as for `grad_cam`.
         least: cells a side.
         batch_size: images a step.
 
@@ -151,7 +160,7 @@ def class_maps(
         for start in range(0, len(labels), batch_size):
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
             logits = model(batch.to(device).unsqueeze(1).float() / 255)
-            cams = grad_cam(logits.amax(1), kept[0]).double().cpu().numpy()
+            cams = grad_cam(logits.amax(1), kept[0], averaged=averaged).double().cpu().numpy()
             said, right = logits.argmax(1).cpu().numpy(), labels[start : start + batch_size]
             # Where nothing speaks for the answer, there is no map to average.
             good = (said == right) & (cams.sum((1, 2)) > 0)
@@ -163,18 +172,25 @@ def class_maps(
     return Maps(grids, _extent(model, block, shape), counts, name)
 
 
-def grad_cam(scores: Tensor, features: Tensor) -> Tensor:
-    """Grad-CAM (Selvaraju et al. 2017, eqs. 1 and 2).
+def grad_cam(scores: Tensor, features: Tensor, *, averaged: bool = False) -> Tensor:
+    """Grad-CAM: what each place of a feature map adds to a score.
+
+    Selvaraju et al. (2017, eqs. 1 and 2) average the slope of each channel over all places before multiplying
+    it with the map. That changes nothing where the network itself goes on with the mean over all places.
+    EasyNet goes on with fully connected layers, in which each place has weights of its own, and averaging
+    then misplaces what the network sees, or leaves nothing of it. So, unless asked for, slopes are kept place
+    by place (HiResCAM, Draelos & Carin 2020).
 
     Args:
         scores: float (B,), what is explained, one a picture.
         features: float (B, C, h, w) that the scores were computed from.
+        averaged: average the slopes as the first paper does.
 
     Returns:
         float (B, h, w), 0 and above.
     """
     (slopes,) = torch.autograd.grad(scores.sum(), features)
-    weights = slopes.mean((2, 3), keepdim=True)
+    weights = slopes.mean((2, 3), keepdim=True) if averaged else slopes
     return (weights * features.detach()).sum(1).relu()
 
 
@@ -217,9 +233,7 @@ def _block(model: nn.Module, least: int, device: torch.device) -> tuple[str, nn.
     return fine[-1], _body(model).get_submodule(fine[-1]), shapes[fine[-1]][2:]
 
 
-def _extent(
-    model: nn.Module, block: nn.Module, shape: tuple[int, int]
-) -> tuple[float, float, float, float]:
+def _extent(model: nn.Module, block: nn.Module, shape: tuple[int, int]) -> tuple[float, float, float, float]:
     """Where the cells of a map lie on the face, from the centres of what they see.
 
     For a chain of convolutions and poolings, the centre of the first cell and the distance of two follow from

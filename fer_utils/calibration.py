@@ -65,10 +65,19 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def halves(n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Two random halves of n images: rows to fit on and rows to measure on, each in order."""
-    order = np.random.default_rng([seed, n]).permutation(n)
-    return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
+def halves(labels: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two random halves of the images with the classes in equal shares: rows to fit on, and to measure on.
+
+    Args:
+        labels: int (N,).
+        seed: of the draw.
+
+    Returns:
+        Row numbers, each in order; the first half is never the larger.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    return np.sort(by_class[1::2]), np.sort(by_class[::2])
 
 
 def reliability_bins(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> pd.DataFrame:
@@ -80,8 +89,8 @@ def reliability_bins(labels: np.ndarray, probabilities: np.ndarray, bins: int = 
         bins: number of bins between 0 and 1.
 
     Returns:
-        One row a bin, as `plots.reliability` takes them: `low`, `high`, `confidence`, `accuracy` (not-a-number
-        in an empty bin) and `count`.
+        One row a bin, as `plots.reliability` takes them: `low`, `high`, `confidence`, `accuracy`
+        (not-a-number in an empty bin) and `count`.
     """
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
     place = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -138,9 +147,12 @@ def calibration(
         point for a network that is perfectly calibrated), `log_loss`, `confidence` (mean) and, among
         `bins`, the tables of `reliability_bins`; and `accuracy`, which is the same for both.
     """
-    fit, measure = halves(len(labels), seed=seed)
+    fit, measure = halves(labels, seed=seed)
     temperature = fit_temperature(labels[fit], probabilities[fit])
-    answers = {"before": probabilities[measure], "after": apply_temperature(probabilities[measure], temperature)}
+    answers = {
+        "before": probabilities[measure],
+        "after": apply_temperature(probabilities[measure], temperature),
+    }
     truth = labels[measure]
     return {
         "temperature": temperature,

@@ -169,6 +169,34 @@ def _compare(options: argparse.Namespace) -> None:
     )
 
 
+def _compare_all(options: argparse.Namespace) -> None:
+    from fer_utils.compare import NETWORKS, networks
+
+    chosen = {n: getattr(options, n) for n in NETWORKS}
+    report = networks(_workspace(options), chosen if all(chosen.values()) else None)
+    for pair in report["pairs"]:
+        print(
+            f"{pair['what']:18s}  {pair['variant']:12s}  {pair['runs'][0]} {pair['accuracy'][0]:.2%}, "
+            f"{pair['runs'][1]} {pair['accuracy'][1]:.2%}, difference {pair['difference']:+.2%} "
+            f"({pair['interval'][0]:+.2%} to {pair['interval'][1]:+.2%}), p = {pair['p']:.2g}"
+        )
+    for mixed in report["ensembles"]:
+        low, high = mixed["test"]["accuracy_interval"]
+        print(f"ensemble  {mixed['name']}, {mixed['variant']}: {mixed['test']['accuracy']:.2%} "
+              f"({low:.2%} to {high:.2%})")  # fmt: skip
+
+
+def _depth(options: argparse.Namespace) -> None:
+    from fer_utils.compare import depth
+
+    report = depth(
+        _workspace(options), seeds=options.seeds, epochs=options.epochs, precision=options.precision
+    )
+    for run in report["runs"]:
+        print(f"{run['name']}, seed {run['seed']}: {run['parameters']:,} parameters, validation "
+              f"{run['validation']['accuracy']:.2%}")  # fmt: skip
+
+
 def _merging(options: argparse.Namespace) -> None:
     from fer_utils.compare import merging
 
@@ -240,8 +268,9 @@ def _inspect(options: argparse.Namespace) -> None:
     calibration, regions = seen["calibration"], seen["regions"]
     worst = regions[regions["label"] == "all"].sort_values("accuracy").iloc[-1]
     print(
-        f"{seen['data']['images']:,} validation images, accuracy {seen['accuracy']:.2%}; temperature "
-        f"{calibration['temperature']:.2f}, calibration error {calibration['error']['before']:.3f} before and "
+        f"{seen['data']['images']:,} validation images, accuracy {seen['accuracy']:.2%}; "
+        f"temperature {calibration['temperature']:.2f}, "
+        f"calibration error {calibration['error']['before']:.3f} before and "
         f"{calibration['error']['after']:.3f} after; hiding {worst['region']} costs {worst['accuracy']:.1%} "
         f"({worst['accuracy_low']:.1%} to {worst['accuracy_high']:.1%})"
     )
@@ -400,6 +429,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("first", help="name of a run")
     sub.add_argument("second", help="name of another")
     sub.add_argument("--split", choices=("validation", "test"), default="test")
+
+    sub = command("compare-all", _compare_all, "EasyNet against FaceNet, seed by seed, and their ensembles")
+    sub.add_argument("--easynet", nargs="+", metavar="RUN", help="its runs (default: easynet-seed<n>)")
+    sub.add_argument("--facenet", nargs="+", metavar="RUN", help="its runs (default: facenet-seed<n>)")
+
+    sub = command("depth", _depth, "does depth help? EasyNet with 2, 3, 4 convolutions, and MobileNetV1")
+    sub.add_argument("--seeds", nargs="+", type=int, default=[0])
+    sub.add_argument("--epochs", type=int, help="of every training (default: those of EasyNet's recipe)")
+    sub.add_argument("--precision", help="32-true, bf16-mixed, … (Lightning)")
 
     sub = command("merging", _merging, "does merging help? FER2013 alone against all sources, same budget")
     sub.add_argument("--network", choices=("emonet", "easynet", "facenet"), default="easynet")

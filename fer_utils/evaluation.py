@@ -79,7 +79,9 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def mean_intervals(values: np.ndarray, draws: int = 2000, *, level: float = 0.95, seed: int = 0) -> np.ndarray:
+def mean_intervals(
+    values: np.ndarray, draws: int = 2000, *, level: float = 0.95, seed: int = 0
+) -> np.ndarray:
     """Percentile bootstrap intervals of the columns' means (Efron & Tibshirani 1993, ch. 13).
 
     For paired differences: what one image gives in two conditions stays together in every draw.
@@ -183,6 +185,32 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
         "difference": (only_a - only_b) / len(correct_a),
         "p": p,
     }
+
+
+def paired_interval(
+    correct_a: np.ndarray, correct_b: np.ndarray, *, level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap interval of the difference of two accuracies on the same images (a − b).
+
+    An image stands for −1, 0 or 1, so drawing n of them is a multinomial draw and no image is actually drawn.
+
+    Args:
+        correct_a: bool (N,), whether the first network was right.
+        correct_b: bool (N,), whether the second was, on the same images in the same order.
+        level: coverage, 0–1.
+        draws: bootstrap samples.
+        seed: of the random numbers.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    n = len(correct_a)
+    if not n:
+        raise ValueError("an interval needs at least one image")
+    shares = np.array([np.sum(correct_a & ~correct_b), np.sum(~correct_a & correct_b)]) / n
+    counts = np.random.default_rng(seed).multinomial(n, [*shares, 1 - shares.sum()], draws)
+    low, high = np.quantile((counts[:, 0] - counts[:, 1]) / n, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def majority_accuracy(labels: np.ndarray, train_labels: np.ndarray) -> float:

@@ -307,7 +307,7 @@ def cache(
                 _compute(view, frozen, device, bar)
     net.cpu()
     arrays = [view.open() for view in wanted]
-    seconds = sum(view.about()["seconds"] for view in wanted)
+    seconds = round(sum(view.about()["seconds"] for view in wanted), 2)
     about = {"layer": frozen.last, "dtype": dtype, "bytes": sum(v.size for v in wanted), "seconds": seconds}
     return Cached(arrays[:-1], arrays[-1], about)
 

@@ -1,8 +1,9 @@
 """Look at a trained network from all sides: what `fer inspect` does and chapter 8 shows.
 
 Everything is measured on the validation split (FER2013's PublicTest), so that any number of networks can be
-looked at without touching the test split. The file that is written holds numbers about a network and no pixel
-of a face: the finest thing in it are grids of some ten by ten cells that say where a network looks on average.
+looked at without touching the test split. The file that is written holds numbers about a network and no
+pixel of a face: the finest thing in it are grids of some ten by ten cells that say where a network looks on
+average.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ SCHEMA = {
 }  # fmt: skip
 
 
-def drawn_faces(n: int = 600, *, seed: int = 8_000) -> FaceSet:
+def drawn_faces(n: int = 1000, *, seed: int = 8_000) -> FaceSet:
     """Newly drawn faces, which no network has been trained on, framed as FER2013's.
 
     Args:
@@ -92,7 +93,7 @@ def drawn_faces(n: int = 600, *, seed: int = 8_000) -> FaceSet:
     return FaceSet(Path("drawn"), images, index[list(COLUMNS)], {}, number)
 
 
-def held_out(space: Workspace, n: int = 600) -> FaceSet:
+def held_out(space: Workspace, n: int = 1000) -> FaceSet:
     """What chapter 8 looks at: PublicTest, or in the demo profile n newly drawn faces."""
     return drawn_faces(n) if space.profile == "demo" else space.faces().split("validation", SOURCE)
 
@@ -286,5 +287,7 @@ def bins(pair: dict[str, dict[str, Any]]) -> dict[str, pd.DataFrame]:
 def mean_faces(faces: FaceSet) -> np.ndarray:
     """Mean face of every class: float (6, 64, 64), 0–255; not-a-number for a class without an image."""
     images, labels = faces.images, faces.labels
-    means = [images[labels == k].mean(0) if (labels == k).any() else np.full((64, 64), np.nan) for k in range(6)]
+    means = [
+        images[labels == k].mean(0) if (labels == k).any() else np.full((64, 64), np.nan) for k in range(6)
+    ]
     return np.stack(means)

@@ -147,24 +147,24 @@ def duplicates(index: pd.DataFrame, votes: Votes) -> dict[str, Any]:
         votes: on the same images.
 
     Returns:
-        `groups` of copies that have votes, `images` in them; `conflicting` groups, whose labels differ;
-        `label_pairs` and `vote_pairs`: how often two copies have the same label, and the same top vote (pairs
-        without an undecided one); `settled`: conflicting groups whose copies' votes, added up, have one
-        top vote that is one of the labels.
+        - `groups` of copies that have votes, and `images` in them;
+        - `same_label`, `same_votes`: how many pairs of copies have the same label, and the very same votes
+          (if nearly all have, people were asked once for all copies);
+        - `conflicting` groups, whose labels differ;
+        - `settled`: of those, how many have one top vote, their votes added up, that is one of the labels.
     """
     index, votes = index[votes.voted], votes.where(votes.voted)
-    label, counts, top = index["label"].to_numpy(), votes.counts, votes.top
+    label, counts = index["label"].to_numpy(), votes.counts
     rows = [group for group in index.groupby("hash").indices.values() if len(group) > 1]
     pairs = np.array([(a, b) for group in rows for a in group for b in group if a < b]).reshape(-1, 2)
-    decided = pairs[(top[pairs] != UNDECIDED).all(1)]
     conflicts = [group for group in rows if len(set(label[group])) > 1]
     summed = Votes(np.array([counts[group].sum(0) for group in conflicts]).reshape(-1, counts.shape[1])).top
     return {
         "groups": len(rows),
         "images": sum(map(len, rows)),
         "conflicting": len(conflicts),
-        "label_pairs": share(label[pairs[:, 0]] == label[pairs[:, 1]]),
-        "vote_pairs": share(top[decided[:, 0]] == top[decided[:, 1]]),
+        "same_label": share(label[pairs[:, 0]] == label[pairs[:, 1]]),
+        "same_votes": share((counts[pairs[:, 0]] == counts[pairs[:, 1]]).all(1)),
         "settled": share(np.array([t in label[g] for t, g in zip(summed, conflicts, strict=True)], bool)),
     }
 

@@ -552,7 +552,7 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
 
 def _gap(network: str, accuracy: float) -> str:
     """How far an accuracy is from the poster's, in words."""
-    reported = _anchors().set_index("system")["accuracy"].get(f"{POSTER_NAMES.get(network)}, the poster")
+    reported = anchors().set_index("system")["accuracy"].get(f"{POSTER_NAMES.get(network)}, the poster")
     if reported is None:
         return "not reported by the poster"
     points = 100 * (accuracy - reported)
@@ -568,11 +568,10 @@ def glue_facts(facts: dict[str, str]) -> None:
 
 def poster(network: str) -> float:
     """The accuracy that the poster reports for a network, 0–1."""
-    anchors = _anchors().set_index("system")
-    return float(anchors.loc[f"{network}, the poster", "accuracy"])
+    return float(anchors().set_index("system").loc[f"{network}, the poster", "accuracy"])
 
 
-def _anchors() -> pd.DataFrame:
+def anchors() -> pd.DataFrame:
     """Others' figures with their protocols and sources."""
     return pd.read_csv(project_root() / "book" / "anchors.csv")
 
@@ -584,12 +583,12 @@ def against_poster(found: list[dict[str, Any]], *networks: str) -> pd.DataFrame:
         found: our results.
         *networks: those of ours that the others' figures are to be compared with.
     """
-    anchors = _anchors()
-    anchors = anchors[anchors["network"].isin(networks) & ~anchors["system"].str.contains("the poster")]
+    known = anchors()
+    known = known[known["network"].isin(networks) & ~known["system"].str.contains("the poster")]
     others = [
         {"name": a.system, "value": a.accuracy, "low": float("nan"), "high": float("nan"), "group": "other",
          "note": a.protocol}
-        for a in anchors.itertuples()
+        for a in known.itertuples()
     ]  # fmt: skip
     own = []
     for result in found:
@@ -650,6 +649,120 @@ def best_epoch(result: dict[str, Any]) -> int:
     """The epoch whose weights were kept."""
     history = curve(result)
     return int(history.loc[history["val_accuracy"].idxmax(), "epoch"])
+
+
+def calibration_table(found: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """What temperature scaling brought, two rows a network.
+
+    Args:
+        found: by title, what `calibration.calibration` gives.
+    """
+    rows = [
+        {
+            "network": title,
+            "": when,
+            "temperature": f"{c['temperature'] if when == 'after' else 1:.2f}",
+            "accuracy": percent(c["accuracy"]),
+            "mean confidence": percent(c["confidence"][when]),
+            "calibration error": f"{c['error'][when]:.3f}",
+            "luck gives up to": f"{c['luck'][when]:.3f}",
+            "log loss": f"{c['log_loss'][when]:.3f}",
+        }
+        for title, c in found.items()
+        for when in ("before", "after")
+    ]
+    return pd.DataFrame(rows).set_index(["network", ""])
+
+
+def answers_table(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The commonest answer to each kind of picture and its share, one column a network.
+
+    Args:
+        found: by title, what `robustness.confidences` gives.
+    """
+    columns = {
+        title: [f"{CLASSES[row.answer]}, {percent(row.answer_share, 0)}" for row in table.itertuples()]
+        for title, table in found.items()
+    }
+    return pd.DataFrame(columns, next(iter(found.values()))["kind"]).rename_axis("shown")
+
+
+def inspection_table(looked: list[dict[str, dict[str, Any]]]) -> pd.DataFrame:
+    """What `fer inspect` measured of real networks, one column a network.
+
+    Args:
+        looked: what `inspection.full_pair` gives; empty before the full run.
+    """
+    if not looked:
+        return pd.DataFrame([{"network": NOT_YET, "": ""}]).set_index("network")
+    columns = {}
+    for title, seen in looked[0].items():
+        calibrated, curve = seen["calibration"], seen["coverage"].set_index("coverage")["accuracy"]
+        said = {when: f"{calibrated['error'][when]:.3f}" for when in ("before", "after")}
+        risk = seen["risk"]
+        columns[title] = {
+            "run": seen["name"],
+            "PublicTest images": f"{seen['data']['images']:,}",
+            "accuracy": score(seen),
+            "temperature": f"{calibrated['temperature']:.2f}",
+            "calibration error, before": said["before"],
+            "calibration error, after": said["after"],
+            "what luck gives (95 % below)": f"{calibrated['luck']['after']:.3f}",
+            "accuracy on the surest half": percent(_nearest(curve, 0.5)),
+            "accuracy on the surest 80 %": percent(_nearest(curve, 0.8)),
+            "area under risk–coverage": f"{risk['area']:.3f} (best possible {risk['best']:.3f})",
+            "date": seen["date"],
+            "revision": seen["revision"],
+        }
+    return pd.DataFrame(columns).rename_axis("network")
+
+
+def inspection_facts(looked: list[dict[str, dict[str, Any]]]) -> dict[str, str]:
+    """Sentences about real networks for the prose of chapter 8, by glue name.
+
+    Args:
+        looked: what `inspection.full_pair` gives; empty before the full run.
+    """
+    names = ("what", "regions", "calibration", "coverage", "robustness", "nonfaces")
+    if not looked:
+        return {f"inspect-{name}": NOT_YET for name in names}
+    told: dict[str, list[str]] = {name: [] for name in names}
+    for title, seen in looked[0].items():
+        calibrated, regions = seen["calibration"], seen["regions"]
+        top = regions[regions["label"] == "all"].sort_values("accuracy").iloc[-1]
+        lost = seen["robustness"].query("severity == 3").set_index("corruption")["accuracy"].sort_values()
+        odd = seen["confidences"].set_index("kind")
+        surest = odd.drop(index="faces")["mean"].idxmax()
+        curve = seen["coverage"].set_index("coverage")["accuracy"]
+        ends = f"{100 * top['accuracy_low']:.1f} to {100 * top['accuracy_high']:.1f}"
+        told["what"].append(f"{title} ({seen['name']}, {seen['data']['images']:,} images, {seen['date']})")
+        told["regions"].append(
+            f"{title} loses most with {top['region']}: {100 * top['accuracy']:.1f} points of accuracy "
+            f"(95 % interval {ends})"
+        )
+        told["calibration"].append(
+            f"{title}'s temperature is {calibrated['temperature']:.2f}, its calibration error "
+            f"{calibrated['error']['before']:.3f} before and {calibrated['error']['after']:.3f} after scaling"
+        )
+        told["coverage"].append(
+            f"{title} is right on {percent(seen['accuracy'])} of all images and on "
+            f"{percent(_nearest(curve, 0.5))} of the half of which it is surest"
+        )
+        told["robustness"].append(
+            f"at severity 3, {title} is right on {percent(lost.iloc[0])} with {lost.index[0]}, its worst, "
+            f"and on {percent(lost.iloc[-1])} with {lost.index[-1]}, its best"
+        )
+        told["nonfaces"].append(
+            f"{title} is surest of {surest}: {percent(odd.loc[surest, 'mean'], 0)} on average against "
+            f"{percent(odd.loc['faces', 'mean'], 0)} on faces, so that of 100 pairs of a face and such a "
+            f"picture, the face gets the higher confidence in {100 * odd.loc[surest, 'told']:.0f}"
+        )
+    return {f"inspect-{name}": "; ".join(sentences) for name, sentences in told.items()}
+
+
+def _nearest(curve: pd.Series, share: float) -> float:
+    """Value of a curve at the index that is nearest to a share."""
+    return float(curve.iloc[int(np.abs(curve.index.to_numpy() - share).argmin())])
 
 
 def _short(value: Any) -> Any:

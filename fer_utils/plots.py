@@ -22,7 +22,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon, Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from fer_utils.emotions import CLASSES
 
@@ -489,6 +489,40 @@ def intervals(
     return figure
 
 
+def costs(table: pd.DataFrame) -> Figure:
+    """What accuracy costs: against parameters (left) and milliseconds a face (right), each on its own scale.
+
+    Args:
+        table: `name`, `parameters`, `milliseconds`, `accuracy`, `low`, `high` (0–1), one row a network.
+
+    Raises:
+        ValueError: a column is missing, or there is no row.
+    """
+    _check_columns(table, "name", "parameters", "milliseconds", "accuracy", "low", "high")
+    _check(len(table) > 0, "there is nothing to draw")
+    figure, panels = _panels(2, 2, height=3.0, sharey=True)
+    labels = ("parameters, millions", "milliseconds a face")
+    for axes, values, label in zip(
+        panels, (table["parameters"] / 1e6, table["milliseconds"]), labels, strict=True
+    ):
+        for i, (row, x) in enumerate(zip(table.itertuples(), values, strict=True)):
+            errors = [[row.accuracy - row.low], [row.high - row.accuracy]]
+            axes.errorbar(x, row.accuracy, yerr=errors, fmt=MARKERS[i % len(MARKERS)], markersize=6,
+                          color=CYCLE[i % len(CYCLE)], label=row.name, elinewidth=1.6, capsize=3)  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xlim(values.min() / 2, values.max() * 2)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel(label)
+        axes.grid()
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    panels[0].set_ylabel("accuracy")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=min(len(table), 4))
+    return figure
+
+
 def recall_intervals(recalls: Mapping[str, Mapping[str, tuple[float, float, float] | None]]) -> Figure:
     """Recall of every class, with intervals, for several networks side by side.
 
@@ -498,25 +532,142 @@ def recall_intervals(recalls: Mapping[str, Mapping[str, tuple[float, float, floa
     Raises:
         ValueError: a class is missing, or there is no network.
     """
-    _check(bool(recalls), "there is nothing to draw")
-    for model, classes in recalls.items():
-        _check(set(classes) >= set(CLASSES), f"{model}: a class is missing")
+    return share_intervals(recalls, CLASSES, label="recall")
+
+
+def share_intervals(
+    shares: Mapping[str, Mapping[str, tuple[float, float, float] | None]],
+    names: Sequence[str],
+    *,
+    label: str,
+) -> Figure:
+    """Shares with their intervals, by group (colour and marker) and name (from left to right).
+
+    Args:
+        shares: by group and name, (share, low, high), 0–1, or none where nothing was counted.
+        names: what stands on the axis, in this order.
+        label: of the shares.
+
+    Raises:
+        ValueError: a name is missing in a group, or there is no group.
+    """
+    _check(bool(shares), "there is nothing to draw")
+    for group, values in shares.items():
+        missing = [name for name in names if name not in values]
+        _check(not missing, f"{group}: {', '.join(missing)} is missing")
     figure, (axes,) = _panels(1, 1, height=3.1)
-    shifts = (np.arange(len(recalls)) - (len(recalls) - 1) / 2) * min(0.18, 0.7 / len(recalls))
-    for i, (model, classes) in enumerate(recalls.items()):
-        found = [(k, *classes[name]) for k, name in enumerate(CLASSES) if classes[name] is not None]
+    shifts = (np.arange(len(shares)) - (len(shares) - 1) / 2) * min(0.18, 0.7 / len(shares))
+    for i, (group, values) in enumerate(shares.items()):
+        found = [(k, *values[name]) for k, name in enumerate(names) if values[name] is not None]
         place, value, low, high = np.array(found, dtype=float).reshape(-1, 4).T
         colour, marker = CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]
         axes.errorbar(place + shifts[i], value, yerr=[value - low, high - value], fmt=marker, color=colour,
-                      label=model, markersize=6, elinewidth=1.6, capsize=3)  # fmt: skip
-    axes.set_xticks(range(len(CLASSES)), CLASSES)
-    axes.set(xlim=(-0.6, len(CLASSES) - 0.4), ylim=(0, 1.02), ylabel="recall")
-    axes.set_xticks(np.arange(len(CLASSES) - 1) + 0.5, minor=True)
+                      label=group, markersize=6, elinewidth=1.6, capsize=3)  # fmt: skip
+    axes.set_xticks(range(len(names)), names)
+    axes.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 1.02), ylabel=label)
+    axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
     axes.tick_params(axis="x", which="both", length=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.grid(axis="y")
     axes.grid(axis="x", which="minor")
-    figure.legend(loc="outside upper center", ncols=min(len(recalls), 4))
+    figure.legend(loc="outside upper center", ncols=min(len(shares), 4))
+    return figure
+
+
+def votes_grid(images: np.ndarray, labels: Sequence[str] | np.ndarray, shares: np.ndarray) -> Figure:
+    """Faces with what people said about them: one bar a class, and one for all other words.
+
+    Args:
+        images: uint8 (N, H, W), grey, 0–255.
+        labels: of each image, names of `CLASSES` or ints 0–5; a dot marks them among the bars.
+        shares: float (N, 7), shares of the votes for the six classes and outside them, 0–1.
+
+    Raises:
+        ValueError: shapes do not agree, a label is not one of the six classes, or there is no image.
+    """
+    labels, names = _names(labels), (*CLASSES, "other word")
+    _check_images(images, len(labels))
+    _check(np.shape(shares) == (len(labels), len(names)), "shares are not (N, 7)")
+    _check(len(labels) > 0, "there is nothing to draw")
+    across = min(6, len(labels))
+    down = -(-len(labels) // across)
+    figure = Figure(figsize=(0.95 + 1.04 * across, 2.5 * down + 0.3), layout="constrained")
+    grid = figure.subplots(2 * down, across, squeeze=False, height_ratios=(1, 1) * down)
+    for k in range(down * across):
+        face, bars = grid[2 * (k // across), k % across], grid[2 * (k // across) + 1, k % across]
+        face.axis("off")
+        if k >= len(labels):
+            bars.axis("off")
+            continue
+        own = CLASSES.index(labels[k])
+        face.imshow(images[k], cmap="gray", vmin=0, vmax=255)
+        face.set_title(f"label: {labels[k]}", fontsize=9)
+        colours = [BLUE if i == own else RULE for i in range(len(names))]
+        bars.barh(range(len(names)), shares[k], 0.75, color=colours)
+        bars.plot(-0.07, own, "o", color=INK, markersize=4, clip_on=False)
+        bars.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6), xticks=())
+        bars.set_yticks(range(len(names)), names if k % across == 0 else [""] * len(names))
+        bars.tick_params(length=0, pad=11)
+        bars.spines["bottom"].set_visible(False)
+    dot = Line2D([], [], color=INK, marker="o", markersize=4, linestyle="", label="label")
+    figure.legend(handles=[dot, Patch(facecolor=BLUE, label="votes for the label"),
+                           Patch(facecolor=RULE, label="votes for another word")],
+                  loc="outside upper center", ncols=3 if across > 3 else 1)  # fmt: skip
+    return figure
+
+
+def label_votes(counts: np.ndarray, answers: Sequence[str]) -> Figure:
+    """What people said of the images with each label: rows are labels, columns what most people said.
+
+    Args:
+        counts: int (6, K), images.
+        answers: K names of columns.
+
+    Raises:
+        ValueError: shapes do not agree.
+    """
+    counts = np.asarray(counts)
+    _check(counts.shape == (len(CLASSES), len(answers)), f"counts of shape {counts.shape}")
+    rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure, (axes,) = _panels(1, 1, height=4.0, width=min(WIDTH, 1.2 + 0.75 * len(answers)))
+    axes.imshow(rates, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (i, j), n in np.ndenumerate(counts):
+        rate = f"{100 * rates[i, j]:.0f} %" if counts[i].sum() else "–"
+        colour = "white" if rates[i, j] > LIGHT_TEXT_FROM else INK
+        axes.text(j, i, f"{rate}\n{n:,}", ha="center", va="center", color=colour, linespacing=1.1)
+    axes.set_xticks(range(len(answers)), ["\n".join(textwrap.wrap(name, 10)) for name in answers])
+    axes.set_yticks(range(len(CLASSES)), CLASSES)
+    axes.axvline(len(CLASSES) - 0.5, color=QUIET, linewidth=1)
+    axes.set(xlabel="top vote of the ten", ylabel="label")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def found_by_effort(ranked: Mapping[str, np.ndarray]) -> Figure:
+    """Share of the wrong labels that is found when one looks at the most suspicious ones first.
+
+    Args:
+        ranked: by what counts as wrong, bool (N,), whether each label is wrong, the most suspicious first.
+
+    Raises:
+        ValueError: there is no ranking, or one without a wrong label.
+    """
+    figure, (axes,) = _panels(1, 1, height=3.0)
+    _check(bool(ranked), "there is nothing to draw")
+    for i, (name, wrong) in enumerate(ranked.items()):
+        wrong = np.asarray(wrong, bool)
+        _check(bool(wrong.any()), f"{name}: no label is wrong")
+        looked = np.arange(len(wrong) + 1) / len(wrong)
+        found = np.concatenate([[0], np.cumsum(wrong)]) / wrong.sum()
+        style = ("-", "--", "-.")[i % 3]
+        axes.plot(looked, found, style, color=CYCLE[i % len(CYCLE)], label=f"{name} ({wrong.sum():,})")
+    axes.plot((0, 1), (0, 1), ":", color=QUIET, label="in random order")
+    axes.set(xlabel="labels looked at", ylabel="wrong labels found", xlim=(0, 1), ylim=(0, 1.02))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.grid()
+    axes.legend(loc="lower right")
     return figure
 
 
@@ -546,7 +697,7 @@ def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
         lower.bar(bins["low"], bins["count"], width, align="edge", color=RULE, edgecolor="white")
         upper.set(title=title, xlim=(0, 1), ylim=(0, 1))
         lower.set_xlabel("confidence")
-        lower.set_xticks(np.linspace(0, 1, 6 if across < 3 else 3))
+        lower.set_xticks((0.2, 0.6, 1) if across > 3 else np.linspace(0, 1, 6 if across < 3 else 3))
         lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         for axis in (upper.yaxis, lower.xaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -633,22 +784,22 @@ def attention_maps(
     most = max(float(np.nanmax(m[0], initial=0)) * m[0][0].size for m in maps.values())
     side = faces.shape[-1]
     # Less than an even spread is left clear, so that the face stays to be seen.
-    fade = LinearSegmentedColormap.from_list("attention", [(*to_rgb(VERMILLION), a) for a in (0, 0.45, 0.8)])
+    fade = LinearSegmentedColormap.from_list("attention", [(*to_rgb(VERMILLION), a) for a in (0, 0.55, 0.85)])
     scale = Normalize(1, max(most, 2))
-    for axes, (title, (shares, (left, right, top, bottom), counts, _)) in zip(grid, maps.items(), strict=True):
-        for k, cell in enumerate(axes):
+    for i, (title, (shares, (left, right, top, bottom), counts, _)) in enumerate(maps.items()):
+        for k, cell in enumerate(grid[i]):
             cell.imshow(faces[k], cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0), alpha=0.75)
             if counts[k]:
                 cell.imshow(shares[k] * shares[k].size, cmap=fade, norm=scale, interpolation="bilinear",
                             extent=(left, right, bottom, top))  # fmt: skip
             cell.set(xlim=(0, side), ylim=(side, 0), xticks=(), yticks=())
             cell.spines[:].set_visible(False)
-            cell.set_xlabel(f"{counts[k]:,} images" if counts[k] else "no image", labelpad=2, color=QUIET)
-            if axes is grid[0]:
-                cell.set_title(CLASSES[k])
-        axes[0].set_ylabel(title)
+            said = f"{counts[k]:,} image{'s' * int(counts[k] > 1)}" if counts[k] else "no image"
+            cell.set_xlabel(said, labelpad=2, color=QUIET)
+            cell.set_title(CLASSES[k] if i == 0 else "")
+        grid[i, 0].set_ylabel(title)
     bar = figure.colorbar(ScalarMappable(scale, fade), ax=list(grid.flat), shrink=0.9, pad=0.01, aspect=18)
-    bar.set_label("attention, times an even spread")
+    bar.set_label("× an even spread")
     bar.outline.set_visible(False)
     bar.ax.yaxis.set_major_locator(MaxNLocator(4))
     return figure
@@ -678,10 +829,10 @@ def region_effects(
     for k, (region, parts) in enumerate(boxes.items()):
         for top, bottom, left, right in parts:
             colour = CYCLE[k % len(CYCLE)]
-            picture.add_patch(Rectangle((left, top), right - left, bottom - top, facecolor=(*to_rgb(colour), 0.3),
-                                        edgecolor=colour, linewidth=1.5))  # fmt: skip
+            look = {"facecolor": (*to_rgb(colour), 0.3), "edgecolor": colour, "linewidth": 1.5}
+            picture.add_patch(Rectangle((left, top), right - left, bottom - top, **look))
         top, bottom, left, right = parts[0]
-        words = {"ha": "center", "va": "center", "color": INK, "weight": "bold"}
+        words = {"ha": "center", "va": "center", "color": INK}
         white = {"facecolor": "white", "alpha": 0.65, "edgecolor": "none", "pad": 1}
         picture.text((left + right) / 2, (top + bottom) / 2, region, **words, bbox=white)
     picture.set(xlim=(0, side), ylim=(side, 0), xlabel="column, pixels", ylabel="row, pixels")
@@ -693,8 +844,8 @@ def region_effects(
             _check_columns(table, "region", "area", "label", "accuracy", "accuracy_low", "probability_high")
             rows = table[table["label"] == "all"].reset_index(drop=True)
             value, low, high = (rows[f"{quantity}{end}"] for end in ("", "_low", "_high"))
-            axes.errorbar(value, rows.index + shifts[i], xerr=[value - low, high - value], fmt=MARKERS[i], label=title,
-                          color=CYCLE[i], markersize=6, elinewidth=1.6, capsize=3)  # fmt: skip
+            axes.errorbar(value, rows.index + shifts[i], xerr=[value - low, high - value], fmt=MARKERS[i],
+                          color=CYCLE[i], label=title, markersize=6, elinewidth=1.6, capsize=3)  # fmt: skip
         axes.axvline(0, color=QUIET, linewidth=0.8, zorder=0)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [""] * len(rows))
@@ -722,7 +873,8 @@ def region_matrix(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """
     _check(bool(tables), "there is nothing to draw")
     across = min(len(tables), 2)
-    figure, panels = _panels(len(tables), across, height=2.9, width=min(WIDTH, 0.9 + 3.2 * across), sharey=True)
+    width = min(WIDTH, 0.9 + 3.2 * across)
+    figure, panels = _panels(len(tables), across, height=2.9, width=width, sharey=True)
     for axes, (title, table) in zip(panels, tables.items(), strict=True):
         _check_columns(table, "region", "label", "probability", "probability_low", "probability_high")
         regions = list(dict.fromkeys(table["region"]))
@@ -738,7 +890,7 @@ def region_matrix(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axes.imshow(values, cmap="Blues", vmin=0, vmax=0.6, aspect="auto")
         for (i, j), value in np.ndenumerate(values):
             colour = "white" if value > 0.6 * LIGHT_TEXT_FROM else INK if sure[i, j] else "#8a8a8a"
-            text = "–" if np.isnan(value) else f"{100 * value:.0f}".replace("-", "−")
+            text = "–" if np.isnan(value) else f"{round(100 * value):d}".replace("-", "−")
             axes.text(j, i, text, ha="center", va="center", color=colour)
         axes.set_title(title)
         axes.set_xticks(range(len(CLASSES)), CLASSES, rotation=45, ha="right", rotation_mode="anchor")
@@ -774,7 +926,7 @@ def confidence_histograms(tables: Mapping[str, pd.DataFrame]) -> Figure:
             axes.plot((row.q50, row.q50), (k, k - 0.9), color=INK, linewidth=1.6)
         axes.set_title(title, loc="left")
         axes.set(xlim=(0, 1), ylim=(rows - 0.85, -1.05), xlabel="confidence")
-        axes.set_yticks(range(len(table)), table["kind"])
+        axes.set_yticks(np.arange(len(table)) - 0.3, table["kind"])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -801,9 +953,10 @@ def coverage_curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
     for i, (title, table) in enumerate(tables.items()):
         _check_columns(table, "coverage", "threshold", "accuracy", "low", "high")
         colour, marker = CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]
-        axes.fill_between(table["coverage"], table["low"], table["high"], color=colour, alpha=0.15, linewidth=0)
+        share = table["coverage"]
+        axes.fill_between(share, table["low"], table["high"], color=colour, alpha=0.15, linewidth=0)
         for panel, column in ((axes, "accuracy"), (lower, "threshold")):
-            panel.plot(table["coverage"], table[column], color=colour, marker=marker, markersize=4, label=title)
+            panel.plot(share, table[column], color=colour, marker=marker, markersize=4, label=title)
     axes.set_title("accuracy on what is answered", loc="left")
     lower.set_title("least confidence answered", loc="left")
     lower.set_ylim(0, 1.02)
@@ -834,7 +987,8 @@ def robustness_curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
         for i, (title, table) in enumerate(tables.items()):
             _check_columns(table, "corruption", "severity", "accuracy", "low", "high", "confidence")
             rows, colour = table[table["corruption"] == kind], CYCLE[i % len(CYCLE)]
-            axes.fill_between(rows["severity"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+            band = {"color": colour, "alpha": 0.15, "linewidth": 0}
+            axes.fill_between(rows["severity"], rows["low"], rows["high"], **band)
             axes.plot(rows["severity"], rows["accuracy"], color=colour, marker=MARKERS[i % len(MARKERS)],
                       markersize=4, label=f"{title}, accuracy")  # fmt: skip
             axes.plot(rows["severity"], rows["confidence"], "--", color=colour, label=f"{title}, confidence")

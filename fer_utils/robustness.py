@@ -1,7 +1,7 @@
 """Pictures that are worse than those of training, and pictures that show no face: what does a network say?
 
-Six corruptions at five severities, in the manner of Hendrycks & Dietterich (2019), and seven kinds of pictures
-without a face. All are made from the arguments alone: the same ones give the same bytes.
+Six corruptions at five severities, in the manner of Hendrycks & Dietterich (2019), and seven kinds of
+pictures without a face. All are made from the arguments alone: the same ones give the same bytes.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ def _signs(n: int, rng: np.random.Generator) -> np.ndarray:
 
 CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
     {
-        "brightness": Corruption(_brightness, (25, 50, 75, 100, 125), "grey levels of 255, up or down"),
+        "brightness": Corruption(_brightness, (25, 50, 75, 100, 125), "grey levels, up or down"),
         "contrast": Corruption(_contrast, (0.6, 0.4, 0.25, 0.12, 0.05), "share that is left"),
-        "noise": Corruption(_noise, (8, 16, 32, 48, 64), "standard deviation, grey levels of 255"),
+        "noise": Corruption(_noise, (8, 16, 32, 48, 64), "deviation in grey levels"),
         "blur": Corruption(_blur, (0.75, 1.5, 2.5, 3.5, 5), "Gaussian, pixels of 64"),
         "rotation": Corruption(_rotation, (10, 20, 30, 45, 60), "degrees, left or right"),
         "occlusion": Corruption(_occlusion, (0.05, 0.1, 0.2, 0.35, 0.5), "share hidden by a square"),
@@ -208,8 +208,8 @@ def nonfaces(kind: str, n: int, *, faces: np.ndarray | None = None, seed: int = 
 
     Args:
         kind: one of `NONFACES`. ``"shuffled faces"`` are faces cut into 64 squares of 8×8 pixels that are
-            laid out anew: they have a face's tones and edges and no face. ``"heavy blur"`` are faces blurred by
-            `HEAVY_BLUR`.
+            laid out anew: they have a face's tones and edges and no face. ``"heavy blur"`` are faces blurred
+            by `HEAVY_BLUR`.
         n: how many.
         faces: uint8 (M, 64, 64), M ≥ 1, for the last two kinds; they are used in turn.
         seed: of the random numbers.
@@ -247,8 +247,8 @@ def confidences(model: nn.Module, faces: np.ndarray, *, n: int = 500, seed: int 
         One row for ``"faces"`` and each of `NONFACES`: `kind`, `images`, `mean`, `q05`, `q25`, `q50`, `q75`,
         `q95` (quantiles) of the largest probability, `told` (how often a face gets the higher confidence of a
         pair of one face and one such picture: the area under the ROC curve; 0.5 for the faces themselves),
-        `answer` (the commonest answer, 0–5), `answer_share`, and `histogram` (counts in `HISTOGRAM` equal bins
-        between 0 and 1).
+        `answer` (the commonest answer, 0–5), `answer_share`, and `histogram` (counts in `HISTOGRAM` equal
+        bins between 0 and 1).
     """
     rows, own = [], predict(model, faces)
     for kind in ("faces", *NONFACES):

@@ -122,13 +122,15 @@ def train(
         _check_same_run(folder / "run.json", about)
     if cached is not None:
         store = _features(space, model, training, validation, recipe, cached, cache_dtype, fit_options)
-        about["cache"] = store.about
     # Weights of an earlier run must not pass for those of this one, should it be stopped.
     (folder / "model.safetensors").unlink(missing_ok=True)
-    write_aside(folder / "run.json", json.dumps(about, indent=1) + "\n")
+    # What the cache took is for the results file; the weights' header is the same however long it took.
+    noted = about if cached is None else about | {"cache": store.about}
+    write_aside(folder / "run.json", json.dumps(noted, indent=1) + "\n")
     if teachers:
-        models = [load_checkpoint(space.runs / name / "model.safetensors") for name in teachers]
-        targets = soft.blend(training.labels, soft.answers(models, training), about["teachers"]["share"])
+        paths = [space.runs / name / "model.safetensors" for name in teachers]
+        told = soft.answers(paths, training, space.build / "answers")
+        targets = soft.blend(training.labels, told, about["teachers"]["share"])
     run = fit if cached is None else partial(features.fit_cached, cached=store)
     done = run(model, training, validation, recipe, folder, targets=targets, resume=resume, **fit_options)
     save_checkpoint(done.model, folder / "model.safetensors", about | {"recipe": recipe.as_dict()})
@@ -253,7 +255,8 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
     """Score a run and write its results file.
 
     The test split is read once for a finished run: where the results file already holds the test scores of
-    these very weights and faces, they are kept and the test images are not touched.
+    these very weights and faces, they are kept and the test images are not touched, unless the answers
+    (`predictions-test.parquet`) are missing or older than the weights.
 
     Args:
         space: gives the runs, the merged set and the folder of results.
@@ -287,11 +290,14 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
     write_table(folder / "predictions-validation.parquet", predictions)
     before = results.read(out) if out.exists() else {}
     same = all(before.get(k) == result[k] for k in ("checkpoint", "data"))
-    if same and "test" in before:
+    kept = folder / "predictions-test.parquet"
+    # A run that was trained anew to the same weights has younger weights than answers: these are made again.
+    stale = not kept.exists() or kept.stat().st_mtime < (folder / "model.safetensors").stat().st_mtime
+    if same and "test" in before and not (test and stale):
         result["test"] = before["test"]
     elif test:
         result["test"], predictions = results.evaluate(model, faces, "test")
-        write_table(folder / "predictions-test.parquet", predictions)
+        write_table(kept, predictions)
     results.write(result, out)
     return out
 

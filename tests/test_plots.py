@@ -91,7 +91,8 @@ def accuracies(rows, columns):
 
 
 def region_table(sign=1):
-    rows = [(r, 0.1, c, sign * (i + j) / 25) for i, r in enumerate(REGIONS) for j, c in enumerate(("all", *CLASSES))]
+    labels = ("all", *CLASSES)
+    rows = [(r, 0.1, c, sign * (i + j) / 25) for i, r in enumerate(REGIONS) for j, c in enumerate(labels)]
     table = pd.DataFrame(rows, columns=["region", "area", "label", "accuracy"]).assign(images=40)
     for quantity in ("accuracy", "probability"):
         table[quantity] = table["accuracy"]
@@ -100,8 +101,8 @@ def region_table(sign=1):
 
 
 def confidence_table(kinds):
-    columns = ["kind", "q50", "told"]
-    table = pd.DataFrame([(kind, 0.5 + 0.05 * k, 1 - k / 20) for k, kind in enumerate(kinds)], columns=columns)
+    rows = [(kind, 0.5 + 0.05 * k, 1 - k / 20) for k, kind in enumerate(kinds)]
+    table = pd.DataFrame(rows, columns=["kind", "q50", "told"])
     return table.assign(histogram=[[k, 5, 0, 9, 40 - k] for k in range(len(table))])
 
 
@@ -117,6 +118,8 @@ MAPS = (GRIDS, (0.5, 56.5, 0.5, 56.5), np.array([100, 2, 3, 0, 1_234, 6]), "conv
 COVERED = pd.DataFrame({"coverage": np.arange(1, 21) / 20, "threshold": np.linspace(0.99, 0.2, 20)})
 COVERED = COVERED.assign(accuracy=np.linspace(0.98, 0.7, 20))
 COVERED = COVERED.assign(low=COVERED["accuracy"] - 0.02, high=COVERED["accuracy"] + 0.02)
+SHARES = np.random.default_rng(4).multinomial(10, np.full(7, 1 / 7), 12) / 10
+BANDS = [f"{band}\n1,234 images" for band, *_ in labels.BANDS]
 SIZE = (100, 140)
 FRAMES = [np.full(SIZE, 90, np.uint8) for _ in range(3)]
 BOXES = [(40.0, 20.0, 104.0, 84.0), None, (30.0, 10.0, 90.0, 80.0)]
@@ -155,6 +158,17 @@ FIGURES = {
     "intervals": lambda: plots.intervals(SYSTEMS, references={"the poster": 0.689}),
     "intervals without notes": lambda: plots.intervals(SYSTEMS.drop(columns="note")[1:2], label="macro-F1"),
     "recall_intervals": lambda: plots.recall_intervals(RECALLS),
+    "share_intervals": lambda: plots.share_intervals(
+        {g: {n: (0.7, 0.6, 0.8) for n in BANDS} | {BANDS[0]: None} for g in ("by the label", "by the top vote")},
+        BANDS,
+        label="accuracy",
+    ),
+    "votes_grid": lambda: plots.votes_grid(IMAGES[:12], LABELS[:12], SHARES),
+    "votes_grid of two": lambda: plots.votes_grid(IMAGES[:2], LABELS[:2], SHARES[:2]),
+    "label_votes": lambda: plots.label_votes(np.arange(48).reshape(6, 8) ** 2, ANSWERS),
+    "found_by_effort": lambda: plots.found_by_effort(
+        {"planted": np.arange(50) < 5, "top vote differs": np.arange(50) % 3 == 0}
+    ),
     "reliability": lambda: plots.reliability({"before": BINS, "after": BINS}),
     "reliability of one": lambda: plots.reliability({"EasyNet": BINS}),
     "reliability of three": lambda: plots.reliability(dict.fromkeys("abc", BINS)),
@@ -171,7 +185,9 @@ FIGURES = {
     "region_effects": lambda: plots.region_effects(
         IMAGES[0], REGION_BOXES, {"EasyNet": region_table(), "FaceNet": region_table(-1)}
     ),
-    "region_effects of one": lambda: plots.region_effects(IMAGES[0], REGION_BOXES, {"EasyNet": region_table()}),
+    "region_effects of one": lambda: plots.region_effects(
+        IMAGES[0], REGION_BOXES, {"EasyNet": region_table()}
+    ),
     "region_matrix": lambda: plots.region_matrix({"EasyNet": region_table(), "FaceNet": region_table(-1)}),
     "region_matrix of one": lambda: plots.region_matrix({"EasyNet": region_table()[:-1]}),
     "confidence_histograms": lambda: plots.confidence_histograms(

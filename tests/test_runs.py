@@ -277,7 +277,7 @@ def test_a_loaded_network_predicts_without_a_checkpoint(tmp_path):
         (["train", "easynet", "--set", "augment.turn=1"], "no field 'augment.turn'"),
         (["train", "easynet", "--set", "schedule=step"], "one of onecycle"),
         (["train", "easynet", "--epochs", "0"], "above 0"),
-        (["train", "easynet", "--option", "depth=3"], "easynet has no option 'depth'"),
+        (["train", "easynet", "--option", "height=3"], "easynet has no option 'height'"),
         (["train", "easynet", "--option", "dropout=much"], "cannot be built"),
         (["train", "easynet", "--name", "x", "--accelerator", "abacus"], "abacus"),
         (["train", "easynet", "--name", "x", "--devices", "some"], "--devices is 'some'"),

@@ -153,7 +153,7 @@ def _write_fer2013(folder: Path, rows: int, seed: int) -> None:
     training, held_out = places[usage[places] == "Training"], places[usage[places] != "Training"]
     copies = np.concatenate([held_out[:half], training[:half]])
     originals = training[half : 3 * half]
-    images[copies], seen[copies] = images[originals], seen[originals]
+    images[copies] = images[originals]
     agree = np.arange(len(copies)) % 3 > 0
     codes[copies[agree]] = codes[originals[agree]]
     for place, tone in zip(training[-2:], (0, 255), strict=True):
@@ -166,12 +166,17 @@ def _write_fer2013(folder: Path, rows: int, seed: int) -> None:
     folder.mkdir()
     (folder / "fer2013.csv").write_text("".join(lines), encoding="ascii")
     votes = _votes(seen, np.random.default_rng([seed, 4]))
+    votes[copies] = votes[originals]  # as in FER+, which asked once for all copies of an image
+    _write_votes(folder / "fer2013new.csv", usage, votes)
+
+
+def _write_votes(path: Path, usage: np.ndarray, votes: np.ndarray) -> None:
+    """FER+'s layout: the number in a name is not the row, and what is no face has no name."""
     lines = [",".join(ferplus.HEADER) + "\n"]
     for i, (use, row) in enumerate(zip(usage, votes.tolist(), strict=True)):
-        # As in FER+, the number in a name is not the row, and what is no face has no name.
         name = "" if row[-1] == VOTERS else f"fer{i + i // 90:07d}.png"
         lines.append(f"{use},{name},{','.join(map(str, row))}\n")
-    (folder / "fer2013new.csv").write_text("".join(lines), encoding="ascii")
+    path.write_text("".join(lines), encoding="ascii")
 
 
 def _votes(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:

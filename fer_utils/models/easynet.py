@@ -46,6 +46,10 @@ class EasyNet(nn.Module):
         stride: step of the first convolution; 2 pays for twice as many filters everywhere.
         padding: fill the border with zeros, so that convolutions keep the size of their input.
         num_classes: number of logits.
+        depth: convolutions: 3 as in the figure; 2 leaves out conv3; 4 adds conv4, a 3×3 convolution like it.
+
+    Raises:
+        ValueError: another depth.
     """
 
     def __init__(
@@ -58,8 +62,11 @@ class EasyNet(nn.Module):
         channels: int = 1,
         stride: int = 2,
         padding: bool = True,
+        depth: int = 3,
     ) -> None:
         super().__init__()
+        if depth not in (2, 3, 4):
+            raise ValueError(f"depth is {depth!r}; EasyNet can have 2, 3 or 4 convolutions")
         self.options = {
             "widths": list(widths),
             "hidden": hidden,
@@ -70,6 +77,8 @@ class EasyNet(nn.Module):
             "stride": stride,
             "padding": padding,
         }
+        if depth != 3:  # runs that began before this option was there must still be able to go on
+            self.options["depth"] = depth
         pad = int(padding)
         self.standardise = Standardise()
         self.features = nn.Sequential()
@@ -77,15 +86,16 @@ class EasyNet(nn.Module):
         self.features.add_module("pool1", pooling(widths[0], pad))
         self.features.add_module("conv2", nn.Conv2d(widths[0], widths[1], 5, padding=2 * pad, bias=False))
         self.features.add_module("pool2", pooling(widths[1], pad))
-        conv3 = nn.Conv2d(widths[1], widths[2], 4, padding=pad, bias=False)
-        norm3 = nn.BatchNorm2d(widths[2])
-        self.features.add_module("conv3", nn.Sequential(conv3, norm3, nn.ReLU(inplace=True)))
+        for number, inputs, kernel in ((3, widths[1], 4), (4, widths[2], 3))[: depth - 2]:
+            conv = nn.Conv2d(inputs, widths[2], kernel, padding=pad, bias=False)
+            norm = nn.BatchNorm2d(widths[2])
+            self.features.add_module(f"conv{number}", nn.Sequential(conv, norm, nn.ReLU(inplace=True)))
         with torch.no_grad():
             side = self.features.eval()(torch.zeros(1, channels, image_size, image_size)).shape[-1]
         self.features.train()
         self.classifier = nn.Sequential()
         self.classifier.add_module("drop1", nn.Dropout(dropout))
-        fc1 = nn.Linear(widths[2] * side * side, hidden, bias=False)
+        fc1 = nn.Linear(widths[min(depth, 3) - 1] * side * side, hidden, bias=False)
         self.classifier.add_module("fc1", nn.Sequential(fc1, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)))
         self.classifier.add_module("drop2", nn.Dropout(dropout))
         self.classifier.add_module("fc2", nn.Linear(hidden, num_classes))
