@@ -6,13 +6,15 @@ The same call runs on a processor, on one or several GPUs and on several machine
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -408,6 +410,7 @@ def fit(
     Raises:
         DataError: no images, or a resumed run whose recipe differs from the one it began with.
     """
+    keep_freed_memory()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / "last.ckpt"
@@ -450,6 +453,21 @@ def fit(
     state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
     return Fit(model.cpu().eval(), pd.DataFrame(history.rows), folder)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a step frees for the next step, instead of giving it back to the system.
+
+    A step frees and asks for the same large blocks again and again; each time the system has to map and clear
+    their pages anew, which took 5 to 30 % of the time of a step on a processor. Elsewhere nothing happens.
+    """
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # malloc.h
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(m_mmap_threshold, 2**30)
+            libc.mallopt(m_trim_threshold, 2**31 - 1)
+            libc.mallopt(m_top_pad, 2**28)
 
 
 def default_precision(accelerator: str = "auto") -> str:

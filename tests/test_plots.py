@@ -11,11 +11,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fer_utils import plots
+from fer_utils import labels, plots
 from fer_utils.attention import BOXES as REGION_BOXES
 from fer_utils.attention import REGIONS
 from fer_utils.emotions import CLASSES
 from fer_utils.robustness import CORRUPTIONS, NONFACES
+from fer_utils.votes import ANSWERS
 
 LABELS = np.repeat(np.arange(6), 4)
 IMAGES = np.random.default_rng(0).integers(0, 255, (24, 64, 64), dtype=np.uint8)
@@ -159,7 +160,7 @@ FIGURES = {
     "intervals without notes": lambda: plots.intervals(SYSTEMS.drop(columns="note")[1:2], label="macro-F1"),
     "recall_intervals": lambda: plots.recall_intervals(RECALLS),
     "share_intervals": lambda: plots.share_intervals(
-        {g: {n: (0.7, 0.6, 0.8) for n in BANDS} | {BANDS[0]: None} for g in ("by the label", "by the top vote")},
+        {g: {n: (0.7, 0.6, 0.8) for n in BANDS} | {BANDS[0]: None} for g in ("by the label", "by the votes")},
         BANDS,
         label="accuracy",
     ),

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from fer_utils.models import EasyNet
 from fer_utils.results import write_benchmark
+from fer_utils.training import keep_freed_memory
 from fer_utils.workspace import workspace
 
 BATCH, STEPS, ROUNDS = 64, 8, 5
@@ -43,6 +44,7 @@ def rate(model: EasyNet, half: bool) -> float:
 
 def main() -> None:
     """Measure, print and write."""
+    keep_freed_memory()
     models = {name: EasyNet(**o).to(memory_format=torch.channels_last) for name, o in VARIANTS.items()}
     rates: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
