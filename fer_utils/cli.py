@@ -271,7 +271,8 @@ def _inspect(options: argparse.Namespace) -> None:
         f"{seen['data']['images']:,} validation images, accuracy {seen['accuracy']:.2%}; "
         f"temperature {calibration['temperature']:.2f}, "
         f"calibration error {calibration['error']['before']:.3f} before and "
-        f"{calibration['error']['after']:.3f} after; hiding {worst['region']} costs {worst['accuracy']:.1%} "
+        f"{calibration['error']['after']:.3f} after; "
+        f"hiding the {worst['region'].removeprefix('the ')} costs {worst['accuracy']:.1%} "
         f"({worst['accuracy_low']:.1%} to {worst['accuracy_high']:.1%})"
     )
     print(f"written to {path}")

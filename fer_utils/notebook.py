@@ -280,6 +280,18 @@ def benchmark_facts() -> dict[str, str]:
     return dict(zip(names, values, strict=True))
 
 
+def throughput_facts() -> dict[str, str]:
+    """Images a second that EasyNet trains on, for the prose, by glue name."""
+    names = {
+        "easynet-rate": "stride 2, 64-128-256, bf16-mixed",
+        "easynet-rate-first": "stride 1, 32-96-192, 32-true",
+        "easynet-rate-first-half": "stride 1, 32-96-192, bf16-mixed",
+    }
+    measured = full_report("benchmarks/throughput.json")
+    rates = measured["images_per_second"] if measured else {}
+    return {key: f"{rates[name]:.0f}" if name in rates else NOT_YET for key, name in names.items()}
+
+
 def full_results(pattern: str) -> list[dict[str, Any]]:
     """Results files of the full profile whose names match; empty before the full run."""
     return results.read_all(workspace("full").results, pattern)
@@ -737,7 +749,8 @@ def inspection_facts(looked: list[dict[str, dict[str, Any]]]) -> dict[str, str]:
         ends = f"{100 * top['accuracy_low']:.1f} to {100 * top['accuracy_high']:.1f}"
         told["what"].append(f"{title} ({seen['name']}, {seen['data']['images']:,} images, {seen['date']})")
         told["regions"].append(
-            f"{title} loses most with {top['region']}: {100 * top['accuracy']:.1f} points of accuracy "
+            f"{title} loses most without the {top['region'].removeprefix('the ')}: "
+            f"{100 * top['accuracy']:.1f} points of accuracy "
             f"(95 % interval {ends})"
         )
         told["calibration"].append(

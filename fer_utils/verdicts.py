@@ -161,7 +161,8 @@ def mean_score(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
     Returns:
         `accuracy`, `low`, `high` (Wilson's interval of the mean, widened in quadrature by the seeds' standard
-        error where there are several), `std` over seeds (not-a-number for one), `seeds` and `images`.
+        error where there are several, which two or three seeds tell only roughly), `std` over seeds
+        (not-a-number for one), `seeds` and `images`.
     """
     values = np.array([s["accuracy"] for s in scores], float)
     mean, n = float(values.mean()), min(s["images"] for s in scores)
@@ -494,15 +495,17 @@ def read(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def claims_table(found: Sequence[Verdict]) -> pd.DataFrame:
-    """Each claim, its verdict and what was found."""
-    rows = [{"claim": v.claim, "verdict": v.outcome, "what was found": v.sentence} for v in found]
-    return pd.DataFrame(rows).set_index("claim")
+    """Each claim and its verdict."""
+    return pd.DataFrame([{"claim": v.claim, "verdict": v.outcome} for v in found]).set_index("claim")
 
 
-def rules_table(found: Sequence[Verdict]) -> pd.DataFrame:
-    """Each claim, the rule that it is judged by, and the files that decide."""
-    rows = [{"claim": v.claim, "held if": v.rule, "evidence": ", ".join(v.evidence)} for v in found]
-    return pd.DataFrame(rows).set_index("claim")
+def claims_text(found: Sequence[Verdict]) -> str:
+    """Each claim with its verdict, what was found, the rule and the evidence, as a list in Markdown."""
+    return "\n".join(
+        f"- **{v.claim}** *{v.outcome[0].upper()}{v.outcome[1:]}.* {v.sentence}\n"
+        f"  Held if: {v.rule}. Evidence: {', '.join(f'`{name}`' for name in v.evidence)}."
+        for v in found
+    )
 
 
 def p_value(p: float) -> str:
@@ -518,13 +521,12 @@ def networks_table(report: Mapping[str, Any] | None) -> pd.DataFrame:
     names = [POSTER_NAMES.get(report["runs"][run]["network"], run) for run in (first, second)]
     rows = [
         {
-            "pair": pair["what"],
-            "scored": pair["variant"],
+            "pair": f"{pair['what']}, {pair['variant']}",
             "images": f"{pair['images']:,}",
             **{n: percent(a) for n, a in zip(names, pair["accuracy"], strict=True)},
             "difference, points": str(Gap(pair["difference"], *pair["interval"])).replace(" points", ""),
-            f"right only with {names[0]}": pair["only_a"],
-            f"right only with {names[1]}": pair["only_b"],
+            f"only {names[0]} right": pair["only_a"],
+            f"only {names[1]} right": pair["only_b"],
             "p (McNemar)": p_value(pair["p"]),
         }
         for pair in report["pairs"]
@@ -545,8 +547,7 @@ def ensembles_table(report: Mapping[str, Any] | None) -> pd.DataFrame:
         test, against = mixed["test"], mixed["against"]
         rows.append(
             {
-                "ensemble": mixed["name"],
-                "scored": mixed["variant"],
+                "ensemble": f"{mixed['name']}, {mixed['variant']}",
                 "networks": len(mixed["weights"]),
                 "weights": ", ".join(f"{n} {w:.2f}" for n, w in shares.items()),
                 "accuracy": f"{percent(test['accuracy'])} ({100 * test['accuracy_interval'][0]:.1f} to "

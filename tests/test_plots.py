@@ -125,6 +125,16 @@ SIZE = (100, 140)
 FRAMES = [np.full(SIZE, 90, np.uint8) for _ in range(3)]
 BOXES = [(40.0, 20.0, 104.0, 84.0), None, (30.0, 10.0, 90.0, 80.0)]
 
+COSTS = pd.DataFrame(
+    {
+        "name": ["emonet-seed0", "easynet-seed0", "facenet-seed0"],
+        "parameters": [14_231_702, 2_338_246, 11_606_854],
+        "milliseconds": [9.4, 2.1, 21.7],
+        "accuracy": [0.57, 0.65, 0.67],
+        "low": [0.55, 0.63, 0.65],
+        "high": [0.58, 0.67, 0.68],
+    }
+)
 FIGURES = {
     "sample_grid": lambda: plots.sample_grid(IMAGES, LABELS),
     "sample_grid by name": lambda: plots.sample_grid(IMAGES, [CLASSES[i] for i in LABELS], columns=3),
@@ -170,6 +180,8 @@ FIGURES = {
     "found_by_effort": lambda: plots.found_by_effort(
         {"planted": np.arange(50) < 5, "top vote differs": np.arange(50) % 3 == 0}
     ),
+    "costs": lambda: plots.costs(COSTS),
+    "costs of one": lambda: plots.costs(COSTS.iloc[:1]),
     "reliability": lambda: plots.reliability({"before": BINS, "after": BINS}),
     "reliability of one": lambda: plots.reliability({"EasyNet": BINS}),
     "reliability of three": lambda: plots.reliability(dict.fromkeys("abc", BINS)),

@@ -1,5 +1,6 @@
 """Claims are judged by fixed rules, two networks are compared from kept answers, and depth on one budget."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,7 +14,7 @@ from fer_utils import cli, compare, notebook, plots, results, runs, speed, verdi
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import bootstrap_interval, mcnemar, metrics, paired_interval
-from fer_utils.models import EasyNet, FaceNet, layer_table
+from fer_utils.models import EasyNet, FaceNet, build, layer_table
 from fer_utils.weights import save_checkpoint
 from fer_utils.workspace import Workspace
 
@@ -155,7 +156,7 @@ def test_the_tables_and_the_command_say_what_the_report_says(space, report, caps
     table = verdicts.networks_table(report)
     pair = report["pairs"][0]
     assert table["FaceNet"].iloc[0] == notebook.percent(pair["accuracy"][0])
-    assert table["right only with EasyNet"].iloc[0] == pair["only_b"]
+    assert table["only EasyNet right"].iloc[0] == pair["only_b"]
     mixed = verdicts.ensembles_table(report)
     assert list(mixed["networks"])[:2] == [2, 2] and "easynet 1.00" in mixed["weights"].iloc[0]
     monkeypatch.setattr(cli, "_workspace", lambda options: space)
@@ -214,10 +215,25 @@ def test_depth_refuses_runs_of_another_budget(space, deep, monkeypatch):
         compare.depth(space, epochs=3, recipe_changes={"batch_size": 16})
 
 
-def test_all_networks_are_told_every_setting_of_easynets_recipe(space):
-    changes = compare._as_changes(space)
-    easynet = runs.recipe_for("easynet", "demo")[1]
-    assert runs.change(runs.recipe_for("facenet", "demo")[1], changes) == easynet
+@pytest.mark.parametrize("profile", ["demo", "full"])
+def test_all_networks_are_told_every_setting_of_easynets_recipe(space, profile):
+    changes = compare._as_changes(dataclasses.replace(space, profile=profile))
+    easynet = runs.recipe_for("easynet", profile)[1]
+    for key, _, network, options in compare.DEPTHS:
+        theirs, recipe = runs.recipe_for(network, profile)
+        assert runs.change(recipe, changes) == easynet
+        built = build(network, **theirs | options | ({} if network == "easynet" else {"head": [8]}))
+        assert all(p.requires_grad for p in built.parameters()), key
+
+
+def test_the_command_for_depth_says_the_scores(space, deep, capsys, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(compare, "depth", lambda space, **options: asked.update(options) or deep)
+    assert cli.main(["depth", "--profile", "demo", "--epochs", "2", "--seeds", "0", "1"]) == 0
+    assert asked == {"seeds": [0, 1], "epochs": 2, "precision": None}
+    first = deep["runs"][0]
+    said = f"{first['parameters']:,} parameters, validation {first['validation']['accuracy']:.2%}"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("depth", "kernels"), [(2, [5, 5]), (3, [5, 5, 4]), (4, [5, 5, 4, 3])])
@@ -322,7 +338,9 @@ def test_without_files_nothing_is_claimed(tmp_path):
     assert {v.outcome for v in found} == {notebook.NOT_YET} and len(found) == len(verdicts.CLAIMS)
     table = verdicts.claims_table(found)
     assert set(table["verdict"]) == {notebook.NOT_YET}
-    assert all(verdicts.rules_table(found)["evidence"].str.contains("json"))
+    text = verdicts.claims_text(found)
+    assert text.count("*Not run yet.*") == text.count("\n  Held if: ") == len(found)
+    assert all(claim.rule in text and f"`{claim.evidence[0]}`" in text for claim in verdicts.CLAIMS)
 
 
 def merging_report(*differences, n=3534, disagree=0.1):
