@@ -16,6 +16,10 @@ OUT      := build/$(PROFILE)
 RUN      := $(patsubst notebooks/%.ipynb,$(OUT)/site/notebooks/%.ipynb,$(CHAPTERS))
 HTML     := $(OUT)/html/index.html
 
+# Chapters run two at a time, with half of the cores each.
+JOBS    := 2
+THREADS := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / $(JOBS) )))
+
 export MPLBACKEND := agg
 # Notes on newer releases and frozen modules say nothing about the book.
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
@@ -33,7 +37,8 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[book,test]'
 	touch $@
 
-book: $(HTML)  ## run the chapters (PROFILE=demo or full) and build the HTML
+book: $(READY)  ## run the chapters (PROFILE=demo or full) and build the HTML
+	@$(MAKE) --no-print-directory --jobs=$(JOBS) $(HTML)
 	@echo "The book is in $(HTML)"
 
 $(OUT)/faceset/manifest.json: $(READY) $(shell find fer_utils/datasets fer_utils/faces.py -name '*.py')
@@ -46,7 +51,7 @@ endif
 # Executed copies: running the book never touches the notebooks of the checkout.
 $(OUT)/site/notebooks/%.ipynb: notebooks/%.ipynb $(OUT)/faceset/manifest.json $(SOURCES)
 	@mkdir -p $(@D)
-	$(BIN)/papermill $< $@ --parameters PROFILE $(PROFILE) --kernel python3 --cwd notebooks --no-progress-bar
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/papermill $< $@ --parameters PROFILE $(PROFILE) --kernel python3 --cwd notebooks --no-progress-bar
 
 $(HTML): $(RUN)
 	$(BIN)/python book/stage.py site $(OUT)/site
@@ -73,16 +78,15 @@ chapters-test: build/demo/faceset/manifest.json  ## run each chapter once and co
 	  $(BIN)/papermill $$chapter build/nbval/$$(basename $$chapter) --parameters PROFILE demo \
 	    --kernel python3 --prepare-only --no-progress-bar; \
 	done
-	OMP_NUM_THREADS=1 $(BIN)/pytest --nbval-lax --nbval-cell-timeout=900 build/nbval -n 2 --dist loadfile -q -p no:cacheprovider
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest --nbval-lax --nbval-cell-timeout=900 build/nbval -n $(JOBS) --dist loadfile -q -p no:cacheprovider
 
 pages-test:  ## build the demo book if need be and check its pages
 	$(MAKE) book PROFILE=demo
 	$(BIN)/pytest tests -m book -q
 
 notebooks: build/demo/faceset/manifest.json  ## authors: run the chapters on demo faces and store the outputs
-	for chapter in $(CHAPTERS); do \
-	  $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $$chapter; \
-	done
+	printf '%s\n' $(CHAPTERS) | OMP_NUM_THREADS=$(THREADS) xargs -P $(JOBS) -n 1 $(BIN)/jupyter nbconvert \
+	  --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False
 	$(BIN)/python book/stage.py tidy
 
 links: $(READY)  ## authors: write the repository of _config.yml into badges and Colab cells
