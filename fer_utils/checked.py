@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from fer_utils import checks, models
+from fer_utils import checks, models, results
 from fer_utils.checks import Check, Proof, SourceMatrix
 from fer_utils.datasets.base import SPLITS
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.describe import image_statistics
 from fer_utils.emotions import CLASSES
-from fer_utils.errors import DataError
-from fer_utils.files import sha256, write_aside
+from fer_utils.files import sha256
 from fer_utils.recipes import recipe_for
-from fer_utils.results import processor, revision
 from fer_utils.runs import change
 from fer_utils.workspace import Workspace
 
@@ -106,7 +101,7 @@ SCHEMA = _fields(
         )
     ),
     balance=_each(_each(_each({"type": "integer", "minimum": 0}))),
-)
+) | {"title": "file of checks", "command": "fer check"}
 
 
 def run(
@@ -191,11 +186,7 @@ def run(
         "balance": _balance(faces),
     }
     path = space.results / FOLDER / f"{name}.json"
-    # Tuples become lists on the way to JSON, and the schema is about JSON.
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    validate(json.loads(text), path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, text + "\n")
+    results.write(result, path, SCHEMA)
     return path
 
 
@@ -205,30 +196,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is missing, is not JSON, or lacks a field.
     """
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError("there is no such file of checks", file=path, remedy="run `fer check`") from None
-    except ValueError as error:
-        raise DataError(f"not JSON ({error})", file=path, remedy="run `fer check` again") from None
-    validate(result, path)
-    return result
-
-
-def validate(result: dict[str, Any], file: Path | None = None) -> None:
-    """Check the form of what `run` writes against `SCHEMA`.
-
-    Raises:
-        DataError: a field is missing or has the wrong form.
-    """
-    try:
-        jsonschema.validate(result, SCHEMA)
-    except jsonschema.ValidationError as error:
-        raise DataError(
-            f"not a file of checks of format {FORMAT}: {error.json_path}: {error.message[:200]}",
-            file=file,
-            remedy="run `fer check` again",
-        ) from None
+    return results.read(path, SCHEMA)
 
 
 def counts(result: dict[str, Any]) -> pd.DataFrame:
@@ -258,10 +226,9 @@ def _about(space: Workspace, name: str, faces: FaceSet, model: nn.Module) -> dic
         "format": FORMAT,
         "name": name,
         "profile": space.profile,
-        "date": datetime.now(UTC).date().isoformat(),
-        "revision": revision(),
+        **results.stamp(),
         "packages": {p: version(p) for p in ("torch", "lightning", "numpy", "scipy", "scikit-learn")},
-        "processor": processor(),
+        "processor": results.processor(),
         "threads": torch.get_num_threads(),
         "model": {
             "name": NETWORK,

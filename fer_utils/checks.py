@@ -452,15 +452,7 @@ def prove(
 ) -> Proof:
     """Exchange two classes of one source, train again what that changes, and see whether it is noticed.
 
-    Args:
-        build: as for `swapped_matrix`, like all others. With one source, nothing is trained.
-        faces: the sound set.
-        recipe: how to train.
-        matrix: what `source_matrix` measured on the sound set.
-        source: whose labels to damage.
-        a: a class.
-        b: the class to exchange it with.
-        steps: as for `source_matrix`.
+    Takes what `swapped_matrix` takes; with one source, nothing is trained.
 
     Raises:
         DataError: there are no faces of that source.

@@ -197,6 +197,29 @@ def _depth(options: argparse.Namespace) -> None:
               f"{run['validation']['accuracy']:.2%}")  # fmt: skip
 
 
+def _pretraining(options: argparse.Namespace) -> None:
+    from fer_utils.pretraining import compare
+
+    def report(run: dict[str, Any]) -> None:
+        scores = ", ".join(f"{s} {run[s]['accuracy']:.2%}" for s in ("validation", "test") if s in run)
+        print(
+            f"{run['name']}: {run['parameters']:,} parameters, {run['seconds']:,.0f} s, {scores}", flush=True
+        )
+
+    found = compare(
+        _workspace(options),
+        how=options.how,
+        seeds=options.seeds,
+        epochs=options.epochs,
+        size=options.size,
+        test=options.test,
+        recipe_changes=dict(_pair(text) for text in options.set),
+        precision=options.precision,
+        report=report,
+    )
+    print(f"{len(found['runs'])} runs stand in comparisons/pretraining.json below the results")
+
+
 def _merging(options: argparse.Namespace) -> None:
     from fer_utils.compare import merging
 
@@ -276,6 +299,42 @@ def _inspect(options: argparse.Namespace) -> None:
         f"({worst['accuracy_low']:.1%} to {worst['accuracy_high']:.1%})"
     )
     print(f"written to {path}")
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from fer_utils import sweep
+
+    space, budget = _workspace(options), dict(_pair(text) for text in options.set)
+    if options.trials is not None:
+        budget["trials"] = options.trials
+    path = space.results / sweep.FOLDER / f"{options.name}.json"
+    if options.retrain:
+        return _retrain(space, sweep.read(path))
+    report = sweep.run(
+        space,
+        name=options.name,
+        seed=options.seed,
+        budget_changes=budget,
+        precision=options.precision,
+        storage=options.storage,
+        anew=options.anew,
+    )
+    for optimizer, best in report["best"].items():
+        again = ", ".join(f"{value:.1%}" for value in best["again"])
+        print(f"{optimizer}: best {best['value']:.1%}, with other seeds {again}\n  {best['command']}")
+    print(f"written to {path}")
+    return 0
+
+
+def _retrain(space: Any, report: dict[str, Any]) -> int:
+    from fer_utils.sweep import retrain
+
+    missed = 0
+    for optimizer, best in report["best"].items():
+        value = float(retrain(space, report, optimizer, verbose=False).best["val_accuracy"])
+        missed += value != best["value"]
+        print(f"{optimizer}: {best['value']:.4%} in the search, {value:.4%} when trained again", flush=True)
+    return int(missed > 0)
 
 
 def _publish(options: argparse.Namespace) -> None:
@@ -440,6 +499,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--epochs", type=int, help="of every training (default: those of EasyNet's recipe)")
     sub.add_argument("--precision", help="32-true, bf16-mixed, … (Lightning)")
 
+    sub = command("pretraining", _pretraining, "VGGFace2, ImageNet or a random start? All with one budget")
+    sub.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    sub.add_argument("--how", nargs="+", choices=("probe", "head", "all"), default=["probe", "head", "all"],
+                     help="one linear layer or the head on a frozen trunk, everything trained")  # fmt: skip
+    sub.add_argument("--epochs", type=int, help="of every training (default: those of FaceNet's recipe)")
+    sub.add_argument("--size", type=int, default=96, help="side in pixels to which faces are enlarged")
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
+    sub.add_argument("--precision", help="32-true, bf16-mixed, … (Lightning)")
+    sub.add_argument("--test", action="store_true", help="read the test split too: once, when all is chosen")
+
     sub = command("merging", _merging, "does merging help? FER2013 alone against all sources, same budget")
     sub.add_argument("--network", choices=("emonet", "easynet", "facenet"), default="easynet")
     sub.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -467,6 +536,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name", help="of a finished run, or of a published network")
     sub.add_argument("--images", type=int, help="so many validation images only, for a quick look")
     sub.add_argument("--pictures", type=int, default=500, help="of each kind that shows no face")
+
+    sub = command("sweep", _sweep, "search FaceNet's settings: SGD against Adam on equal budgets")
+    sub.add_argument("--name", default="facenet", help="of the search; the same name again goes on with it")
+    sub.add_argument("--trials", type=int, help="of each optimiser (default: 100; drawn faces: 12)")
+    sub.add_argument("--seed", type=int, default=0, help="of the draws and of their trainings")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change a trial's budget: epochs=8"
+    )
+    sub.add_argument("--precision", help="32-true, bf16-mixed, … (Lightning)")
+    sub.add_argument("--storage", metavar="URL", help="a database that several machines reach (Optuna)")
+    sub.add_argument("--anew", action="store_true", help="forget an earlier search of this name")
+    sub.add_argument(
+        "--retrain", action="store_true", help="train a finished search's best again: are they found again?"
+    )
 
     sub = command("publish", _publish, "copy a run's weights to weights/ and write its model card")
     sub.add_argument("name", help="of the run")

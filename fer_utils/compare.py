@@ -8,10 +8,9 @@ Three commands write what the chapters read, below the folder of results: `fer c
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +20,9 @@ from fer_utils import results, runs
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import mcnemar, mean_intervals, metrics, paired_interval
-from fer_utils.files import sha256, write_aside
+from fer_utils.files import sha256, write_json
 from fer_utils.recipes import recipe_for
+from fer_utils.training import Recipe, default_precision
 from fer_utils.workspace import Workspace
 
 PROBABILITIES = [f"p_{c}" for c in CLASSES]
@@ -47,15 +47,19 @@ def predictions(space: Workspace, run: str, split: str = "test") -> pd.DataFrame
         One row an image, as `results.evaluate` describes.
 
     Raises:
-        DataError: the run has not been evaluated on that split here, or its answers are of older weights.
+        DataError: the run has not been evaluated on that split, or its answers are of other weights than
+            its results file.
     """
-    path = space.runs / run / f"predictions-{split}.parquet"
+    path = results.predictions_path(space.results, run, split)
     remedy = f"run `fer evaluate {run}{' --test' if split == 'test' else ''}`"
     if not path.exists():
         raise DataError(f"there are no {split} predictions of this run", file=path, remedy=remedy)
-    if path.stat().st_mtime < (space.runs / run / "model.safetensors").stat().st_mtime:
-        raise DataError("the predictions are older than the run's weights", file=path, remedy=remedy)
-    return pd.read_parquet(path)
+    table = pd.read_parquet(path)
+    if table.attrs.get("checkpoint") != results.read(space.results / f"{run}.json")["checkpoint"]:
+        raise DataError(
+            "the predictions are not of the weights that its results file speaks of", file=path, remedy=remedy
+        )
+    return table
 
 
 class Answers(NamedTuple):
@@ -287,12 +291,11 @@ def networks(
 
 
 def _check_traced(space: Workspace, run: str, about: dict[str, Any], accuracy: float, source: str) -> None:
-    """The answers must be those of the weights, and give the accuracy, that the results file speaks of."""
-    weights = sha256(space.runs / run / "model.safetensors")
+    """The answers must give the accuracy that the results file speaks of."""
     written = about.get("test", {}).get(source, {}).get("accuracy")
-    if about["checkpoint"] != weights or written is None or abs(written - accuracy) > 1e-9:
+    if written is None or abs(written - accuracy) > 1e-9:
         raise DataError(
-            "the results file and the answers that were kept are not of the same weights",
+            "the results file and the answers that were kept do not give the same accuracy",
             file=space.results / f"{run}.json",
             remedy=f"run `fer evaluate {run} --test`",
         )
@@ -398,7 +401,7 @@ def depth(
         `difference` and `interval` (images drawn anew, seeds as they are).
 
     Raises:
-        DataError: finished runs of that name had another number of epochs.
+        DataError: finished runs of that name had other settings.
     """
     changes = _as_changes(space) | ({} if epochs is None else {"epochs": epochs})
     changes |= dict(train_options.pop("recipe_changes", None) or {})
@@ -407,30 +410,9 @@ def depth(
         options = options | dict((model_options or {}).get(key, {}))
         names[key] = [f"depth/{key}-seed{seed}" for seed in seeds]
         for seed, name in zip(seeds, names[key], strict=True):
-            runs.train_or_load(space, network, seed=seed, name=name, recipe_changes=changes,
-                               model_options=options, **train_options)  # fmt: skip
-            result = results.read(runs.evaluate(space, name))
-            curve = result["learning_curve"]
-            if len(curve) != changes["epochs"]:
-                raise DataError(
-                    f"this run has {len(curve)} epochs and the others are to have {changes['epochs']}",
-                    file=space.runs / name,
-                    remedy="remove the folder, or ask for as many epochs",
-                )
-            listed.append(
-                {
-                    "key": key,
-                    "name": title,
-                    "run": name,
-                    "seed": seed,
-                    "network": network,
-                    "options": result["model"]["options"],
-                    "parameters": result["model"]["parameters"],
-                    "seconds": result["training_seconds"],
-                    "train_accuracy": curve[-1]["train_accuracy"],
-                    "validation": result["validation"][source],
-                }
-            )
+            run = trained(space, network, name, source, seed=seed, recipe_changes=changes,
+                          model_options=options, **train_options)  # fmt: skip
+            listed.append({"key": key, "name": title, "network": network} | run)
     everything = answers(space, [n for own in names.values() for n in own], "validation", source)
     shares = everything.correct("plain").reshape(len(names), len(seeds), -1).mean(1)
     pairs = list(itertools.combinations(range(len(names)), 2))
@@ -452,6 +434,84 @@ def depth(
     return report
 
 
+def trained(
+    space: Workspace,
+    network: str,
+    name: str,
+    source: str,
+    *,
+    seed: int,
+    recipe_changes: dict[str, Any],
+    model_options: dict[str, Any],
+    test: bool = False,
+    **train_options: Any,
+) -> dict[str, Any]:
+    """One run of a comparison: trained and scored, or, on real data, loaded if it has finished.
+
+    Args:
+        space: gives the merged set.
+        network: what to train.
+        name: of the run.
+        source: whose images count.
+        seed: of the training.
+        recipe_changes: as for `runs.train`.
+        model_options: as for `runs.train`.
+        test: read the test split as well as validation.
+        **train_options: passed to `runs.train`.
+
+    Returns:
+        `run` (its name), `seed`, `options`, `parameters`, `seconds` of training, `cached` (what the frozen
+        part took), `train_accuracy` of the last epoch, and what `metrics` gives for `validation` and, where
+        it was read, `test`.
+
+    Raises:
+        DataError: a finished run of that name had another recipe, precision or network.
+    """
+    runs.train_or_load(
+        space, network, seed=seed, name=name, recipe_changes=recipe_changes, model_options=model_options,
+        **train_options,
+    )  # fmt: skip
+    result = _scored(space, name, test)
+    options, recipe = recipe_for(network, space.profile)
+    asked = runs.change(dataclasses.replace(recipe, seed=seed), recipe_changes).as_dict()
+    asked |= options | model_options
+    asked["precision"] = train_options.get("precision") or default_precision()
+    # A recipe from before a field was added had, in effect, that field's default.
+    found = Recipe.from_dict(result["recipe"]).as_dict() | result["model"]["options"]
+    found["precision"] = result["precision"]
+    differing = {k: v for k, v in asked.items() if found.get(k, v) != v}
+    if differing:
+        raise DataError(
+            "this run has other settings than the comparison asks for: "
+            + "; ".join(f"{k} is {found[k]}, not {v}" for k, v in differing.items()),
+            file=space.runs / name,
+            remedy="remove the folder, or ask for the same settings",
+        )
+    scores = {split: result[split][source] for split in ("validation", "test") if split in result}
+    return {
+        "run": name,
+        "seed": seed,
+        "options": result["model"]["options"],
+        "parameters": result["model"]["parameters"],
+        "seconds": result["training_seconds"],
+        "cached": result.get("cached"),
+        "train_accuracy": result["learning_curve"][-1]["train_accuracy"],
+    } | scores
+
+
+def _scored(space: Workspace, name: str, test: bool) -> dict[str, Any]:
+    """A run's results; those of these very weights and faces are not made again."""
+    path = space.results / f"{name}.json"
+    if path.exists():
+        found = results.read(path)
+        known = found["checkpoint"], found["data"]["faceset"]
+        now = sha256(space.runs / name / "model.safetensors"), sha256(space.faceset / "manifest.json")
+        kept = results.predictions_path(space.results, name, "test" if test else "validation").exists()
+        if known == now and kept and ("test" in found or not test):
+            return found
+    return results.read(runs.evaluate(space, name, test=test))
+
+
 def _as_changes(space: Workspace) -> dict[str, Any]:
     """EasyNet's recipe as changes to that of any other network."""
     recipe = recipe_for("easynet", space.profile)[1].as_dict()
@@ -463,11 +523,8 @@ def _as_changes(space: Workspace) -> dict[str, Any]:
 
 
 def _about(space: Workspace) -> dict[str, Any]:
-    date = datetime.now(UTC).date().isoformat()
-    return {"date": date, "revision": results.revision(), "profile": space.profile}
+    return results.stamp() | {"profile": space.profile}
 
 
 def _write(space: Workspace, name: str, report: dict[str, Any]) -> None:
-    path = space.results / FOLDER / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, json.dumps(report, indent=1) + "\n")
+    write_json(space.results / FOLDER / f"{name}.json", report)

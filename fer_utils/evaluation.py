@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import confusion_matrix, f1_score
 from torch import nn
+from torch.nn import functional as F
 
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
@@ -22,6 +23,7 @@ def predict(
     faces: FaceSet | np.ndarray,
     *,
     flip: bool = False,
+    ten_crop: bool = False,
     batch_size: int = 256,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
@@ -32,6 +34,8 @@ def predict(
             mode and, afterwards, left as it was.
         faces: a `FaceSet`, or uint8 images (N, 64, 64).
         flip: average the probabilities of each image and its mirror image (test-time averaging).
+        ten_crop: average those of the four corners and the centre, nine tenths of the side each and enlarged
+            again, and of their mirror images (Krizhevsky et al. 2012, sec. 4.1).
         batch_size: images a step.
         device: where to compute; by default where the model is.
 
@@ -46,12 +50,22 @@ def predict(
         chosen = np.arange(start, min(start + batch_size, len(faces)))
         batch = faces[chosen] if isinstance(faces, np.ndarray) else faces.take(chosen)
         images = torch.from_numpy(np.ascontiguousarray(batch)).to(device).unsqueeze(1).float() / 255
-        probabilities = model(images).softmax(1)
-        if flip:
-            probabilities = (probabilities + model(images.flip(3)).softmax(1)) / 2
+        views = _crops(images) if ten_crop else [images]
+        views += [view.flip(3) for view in views] if flip or ten_crop else []
+        probabilities = torch.stack([model(view).softmax(1) for view in views]).mean(0)
         rows.append(probabilities.float().cpu().numpy())
     model.train(was_training)
     return np.concatenate(rows) if rows else np.empty((0, len(CLASSES)), np.float32)
+
+
+def _crops(images: torch.Tensor, share: float = 0.9) -> list[torch.Tensor]:
+    """Corners and centre of images (B, C, H, W), a share of their sides long, in the images' own size."""
+    size = images.shape[-2:]
+    height, width = (round(share * side) for side in size)
+    bottom, right = size[0] - height, size[1] - width
+    places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+    crops = [images[:, :, top : top + height, left : left + width] for top, left in places]
+    return [F.interpolate(crop, size, mode="bicubic", align_corners=False).clamp(0, 1) for crop in crops]
 
 
 def bootstrap_interval(

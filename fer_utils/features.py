@@ -34,9 +34,9 @@ from tqdm import tqdm
 from fer_utils.augment import Augment
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.errors import DataError
-from fer_utils.files import write_aside
+from fer_utils.files import write_json
 from fer_utils.models.facenet import FaceNet, stages
-from fer_utils.training import Batch, FaceData, Faces, Fit, Recipe, fit
+from fer_utils.training import Batch, FaceData, Faces, Fit, Recipe, fit, refuse_no_images
 
 FORMAT = 1  # raise it whenever the same ingredients give other features
 CHUNK = 256  # images computed, and then noted as done, at a time
@@ -240,11 +240,7 @@ def plan(
         raise ValueError(f"{views} views of each face; at least 1 is needed")
     if views > 1 and augment is None:
         raise ValueError(f"{views} views of each face, but without augmentation all are alike: ask for 1")
-    for faces, what in ((train, "training"), (validation, "validation")):
-        if not len(faces):
-            raise DataError(
-                f"there are no {what} images", file=faces.path, remedy="check the split and source"
-            )
+    refuse_no_images(train, validation)
     frozen, _ = split(net)
     image = torch.zeros(1, 1, *train.take([0]).shape[1:])
     shape = _features(frozen, image, next(frozen.parameters()).device).shape[1:]
@@ -393,11 +389,11 @@ def _compute(view: View, frozen: FrozenPart, device: Any, bar: tqdm) -> None:
             features[rows[0] : rows[-1] + 1] = _chunk(view, frozen, rows, chunk, device)
             features.flush()
             done = {"chunks": chunk + 1, "seconds": done["seconds"] + time.perf_counter() - start}
-            write_aside(view.aside / "progress.json", json.dumps(done))
+            write_json(view.aside / "progress.json", done)
             bar.update(len(rows))
         meta = view.ingredients | {"shape": view.array_shape, "bytes": view.size}
         meta |= {"seconds": round(done["seconds"], 2), "torch": torch.__version__}
-        write_aside(view.aside / "meta.json", json.dumps(meta, indent=1) + "\n")
+        write_json(view.aside / "meta.json", meta)
         del features
         shutil.rmtree(view.folder, ignore_errors=True)  # damaged, or it would have been opened
         view.aside.rename(view.folder)

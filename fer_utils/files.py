@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,6 +19,12 @@ def write_aside(path: Path, text: str) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as JSON like `write_aside`, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -8,13 +8,10 @@ average.
 
 from __future__ import annotations
 
-import json
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pandas as pd
 from torch import nn
@@ -28,7 +25,7 @@ from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import bootstrap_interval, predict
 from fer_utils.faces import resize
-from fer_utils.files import sha256, write_aside
+from fer_utils.files import sha256
 from fer_utils.robustness import confidences, robustness
 from fer_utils.weights import load_checkpoint
 from fer_utils.workspace import Workspace, project_root, workspace
@@ -42,6 +39,8 @@ FINEST = 16  # cells a side of a stored map: coarser than any picture of a face
 _TABLE = {"type": "array", "minItems": 1, "items": {"type": "object"}}
 _MAP = {"type": "array", "maxItems": FINEST, "items": {"type": "array", "maxItems": FINEST}}
 SCHEMA = {
+    "title": "inspection",
+    "command": "fer inspect",
     "type": "object",
     "required": ["format", "name", "profile", "date", "revision", "network", "checkpoint", "data", "accuracy",
                  "calibration", "coverage", "risk", "regions", "robustness", "confidences", "attention"],
@@ -158,8 +157,7 @@ def inspect(space: Workspace, name: str, *, images: int | None = None, pictures:
         "format": FORMAT,
         "name": name,
         "profile": space.profile,
-        "date": datetime.now(UTC).date().isoformat(),
-        "revision": results.revision(),
+        **results.stamp(),
         "processor": results.processor(),
         "network": next(n for n, kind in _models().items() if isinstance(model, kind)),
         "options": model.options,
@@ -200,10 +198,7 @@ def _weights(space: Workspace, name: str) -> Path:
 
 def write(result: dict[str, Any], path: Path) -> None:
     """Write what `look` saw and what it looked at, whole or not at all; tables become lists of rows."""
-    plain = _plain(result)
-    _validate(plain, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
+    results.write(_plain(result), path, SCHEMA)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -212,13 +207,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is missing, is not JSON, or lacks a field.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError("there is no such file", file=path, remedy="run `fer inspect` first") from None
-    except ValueError as error:
-        raise DataError(f"not JSON ({error})", file=path, remedy="write it anew with `fer inspect`") from None
-    _validate(found, path)
+    found = results.read(path, SCHEMA)
     for name in ("coverage", "regions", "robustness", "confidences"):
         found[name] = pd.DataFrame(found[name])
     bins = found["calibration"]["bins"]
@@ -227,17 +216,6 @@ def read(path: Path) -> dict[str, Any]:
     grids, images = np.array(maps["grids"], float), np.array(maps["images"], int)
     found["attention"] = Maps(grids, tuple(maps["extent"]), images, maps["layer"])
     return found
-
-
-def _validate(result: dict[str, Any], path: Path) -> None:
-    try:
-        jsonschema.validate(result, SCHEMA)
-    except jsonschema.ValidationError as error:
-        raise DataError(
-            f"not an inspection of format {FORMAT}: {error.json_path}: {error.message[:200]}",
-            file=path,
-            remedy="delete it and write it again with `fer inspect`",
-        ) from None
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import predict, wilson_interval
-from fer_utils.files import sha256, write_aside, write_table
+from fer_utils.files import sha256, write_json, write_table
 from fer_utils.models import build
 from fer_utils.recipes import recipe_for
 from fer_utils.training import Recipe, default_precision, fit
@@ -329,8 +328,7 @@ def _begin(folder: Path, about: dict[str, Any], resume: bool) -> None:
     else:
         for old in folder.glob("fold*.npy"):
             old.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_aside(path, json.dumps(about, indent=1) + "\n")
+    write_json(path, about)
 
 
 def find_errors(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
@@ -440,13 +438,13 @@ def write_networks(space: Workspace, names: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in names:
         parts = {"validation": predictions(space, name, "validation")}
-        if (space.runs / name / "predictions-test.parquet").exists():
+        if results.predictions_path(space.results, name, "test").exists():
             parts["test"] = predictions(space, name, "test")
-        about = json.loads((space.runs / name / "run.json").read_text(encoding="utf-8"))
+        about = results.read(space.results / f"{name}.json")
         entry = found[name] = {
-            "network": about["network"],
+            "network": about["model"]["name"],
             "labels": (about.get("labels") or {"kind": "own"})["kind"],
-            "checkpoint": sha256(space.runs / name / "model.safetensors"),
+            "checkpoint": about["checkpoint"],
             "splits": {},
         }
         for split, part in parts.items():
@@ -593,14 +591,11 @@ def _mean(values: np.ndarray) -> float | None:
 
 def _about(space: Workspace, faces: FaceSet) -> dict[str, Any]:
     return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "revision": results.revision(),
+        **results.stamp(),
         "profile": space.profile,
         "faceset": sha256(faces.path / "manifest.json"),
     }
 
 
 def _write(space: Workspace, name: str, report: dict[str, Any]) -> None:
-    path = space.results / FOLDER / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_json(space.results / FOLDER / f"{name}.json", report)

@@ -256,8 +256,7 @@ def scores_table(scores: dict[str, dict[str, Any]]) -> pd.DataFrame:
 
 def full_data() -> dict[str, Any] | None:
     """The manifest of the real merged set as `fer merge` left it for the book, or none."""
-    path = workspace("full").results / results.DATA
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return full_report(results.DATA)
 
 
 def benchmark_facts() -> dict[str, str]:
@@ -290,6 +289,42 @@ def throughput_facts() -> dict[str, str]:
     measured = full_report("benchmarks/throughput.json")
     rates = measured["images_per_second"] if measured else {}
     return {key: f"{rates[name]:.0f}" if name in rates else NOT_YET for key, name in names.items()}
+
+
+def caching_table(report: dict[str, Any] | None) -> pd.DataFrame:
+    """What `tests/benchmarks/caching.py` measured, one row a case."""
+    rows = [
+        {
+            "trained": "the head alone" if c["case"] == "head only" else f"above {c['last_frozen']}",
+            "images a batch": c["batch"],
+            "seconds an epoch": f"{np.median(c['epoch_seconds']['uncached']):.1f}",
+            "with the cache": f"{np.median(c['epoch_seconds']['cached']):.1f}",
+            "times as fast": "{:.2f} ({:.2f} to {:.2f})".format(c["speedup"], *c["speedup_range"]),
+            "possible": f"{c['bound']:.2f}",
+            "reached": percent(c["share_of_bound"], 0),
+            "accuracy": percent(c["validation_accuracy"]["uncached"]),
+            "accuracy with the cache": percent(c["validation_accuracy"]["cached"]),
+            "p (McNemar)": f"{c['mcnemar']['p']:.2f}",
+        }
+        for c in (report["cases"] if report else [])
+    ]
+    return pd.DataFrame(rows or [{"trained": NOT_YET, "": ""}]).set_index("trained")
+
+
+def caching_facts(report: dict[str, Any] | None) -> dict[str, str]:
+    """How the caching benchmark was made, for the prose, by glue name."""
+    names = ("caching-how", "caching-size", "caching-views")
+    if report is None:
+        return dict.fromkeys(names, NOT_YET)
+    largest = max(report["cases"], key=lambda c: c["cache"]["bytes"])["cache"]
+    count = "all images" if report["images"] == "all" else f"{report['images']:,} images of each split"
+    values = (
+        f"{count}, {report['epochs']} epochs of each kind in turn, {report['threads']} threads, "
+        f"{report['processor']}",
+        f"{largest['bytes'] / 1e9:.1f} GB",
+        str(largest["views"]),
+    )
+    return dict(zip(names, values, strict=True))
 
 
 def full_results(pattern: str) -> list[dict[str, Any]]:
@@ -522,6 +557,7 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
         "mean",
         "best",
         "flip",
+        "crops",
         "dedup",
         "reading",
         "easiest",
@@ -549,6 +585,7 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
         mean,
         score(scores),
         percent(part["fer2013+flip"]["accuracy"]),
+        percent(part["fer2013+ten-crop"]["accuracy"]) if "fer2013+ten-crop" in part else NOT_YET,
         percent(part["fer2013-deduplicated"]["accuracy"]) if "fer2013-deduplicated" in part else "the same",
         f"Epoch {epoch} of {len(history)} was kept. There, {percent(row['train_accuracy'])} of the training "
         f"images were right (augmented, and with dropout on) and {percent(row['val_accuracy'])} of the "

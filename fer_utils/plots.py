@@ -540,6 +540,7 @@ def share_intervals(
     names: Sequence[str],
     *,
     label: str,
+    near: bool = False,
 ) -> Figure:
     """Shares with their intervals, by group (colour and marker) and name (from left to right).
 
@@ -547,6 +548,7 @@ def share_intervals(
         shares: by group and name, (share, low, high), 0–1, or none where nothing was counted.
         names: what stands on the axis, in this order.
         label: of the shares.
+        near: come near: the axis is as long as the intervals need, not 0 to 1, and says each share in %.
 
     Raises:
         ValueError: a name is missing in a group, or there is no group.
@@ -556,15 +558,20 @@ def share_intervals(
         missing = [name for name in names if name not in values]
         _check(not missing, f"{group}: {', '.join(missing)} is missing")
     figure, (axes,) = _panels(1, 1, height=3.1)
-    shifts = (np.arange(len(shares)) - (len(shares) - 1) / 2) * min(0.18, 0.7 / len(shares))
+    shifts = (np.arange(len(shares)) - (len(shares) - 1) / 2) * min(0.27 if near else 0.18, 0.7 / len(shares))
     for i, (group, values) in enumerate(shares.items()):
         found = [(k, *values[name]) for k, name in enumerate(names) if values[name] is not None]
         place, value, low, high = np.array(found, dtype=float).reshape(-1, 4).T
         colour, marker = CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]
         axes.errorbar(place + shifts[i], value, yerr=[value - low, high - value], fmt=marker, color=colour,
                       label=group, markersize=6, elinewidth=1.6, capsize=3)  # fmt: skip
+        for k, share in zip(place, value, strict=True) if near else ():
+            axes.annotate(f"{100 * share:.1f}", (k + shifts[i], share), (6, 0), va="center",
+                          textcoords="offset points", color=INK)  # fmt: skip
     axes.set_xticks(range(len(names)), names)
-    axes.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 1.02), ylabel=label)
+    axes.set(xlim=(-0.6, len(names) - 0.4), ylabel=label)
+    if not near:
+        axes.set_ylim(0, 1.02)
     axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
     axes.tick_params(axis="x", which="both", length=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -1000,6 +1007,97 @@ def robustness_curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.grid(axis="y")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
+
+
+def learning_rates(trials: pd.DataFrame, bins: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Value of each trial of a search against its learning rate, one panel an optimiser.
+
+    Args:
+        trials: `optimizer`, `lr`, `value` (0–1) and `freeze` (0–1), one row a trial.
+        bins: `optimizer`, `lr`, `median`, `best`, one row a part of the range; they are joined by lines.
+        titles: of the optimisers, in order.
+
+    Raises:
+        ValueError: a column is missing, or there is no optimiser.
+    """
+    _check_columns(trials, "optimizer", "lr", "value", "freeze")
+    _check_columns(bins, "optimizer", "lr", "median", "best")
+    figure, panels = _panels(len(titles), 2, height=3.2, sharey=True)
+    for axes, (optimizer, title) in zip(panels, titles.items(), strict=True):
+        own = trials[trials["optimizer"] == optimizer]
+        for i, freeze in enumerate(sorted(trials["freeze"].unique())):
+            part = own[own["freeze"] == freeze]
+            axes.scatter(part["lr"], part["value"], s=22, marker=MARKERS[i], color=_lighter(CYCLE[i], 0.2),
+                         linewidth=0, label=f"{100 * freeze:.0f} % frozen")  # fmt: skip
+        line = bins[bins["optimizer"] == optimizer]
+        axes.plot(line["lr"], line["best"], color=INK, linewidth=1.4, label="best")
+        axes.plot(line["lr"], line["median"], "--", color=INK, linewidth=1.4, label="median")
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("learning rate")
+        axes.grid()
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    panels[0].set_ylabel("accuracy on validation")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    return figure
+
+
+def spread(values: Mapping[str, np.ndarray], *, below: float | None = None) -> Figure:
+    """All values of a search in order, from the worst to the best, one curve a group.
+
+    Marked on each curve are the value that one in ten is below, the median, and the best.
+
+    Args:
+        values: by group, accuracies 0–1.
+        below: if given, a line so far below the best of all, 0–1.
+
+    Raises:
+        ValueError: there is no group, or a group without a value.
+    """
+    _check(bool(values) and all(len(v) for v in values.values()), "there is nothing to draw")
+    figure, (axes,) = _panels(1, 1, height=3.1)
+    for i, (group, found) in enumerate(values.items()):
+        share = np.linspace(0, 1, len(found)) if len(found) > 1 else np.ones(1)
+        style = {"color": CYCLE[i % len(CYCLE)], "linestyle": ("-", "--", "-.", ":")[i % 4]}
+        axes.plot(share, np.sort(found), label=group, **style)
+        marks = (0.1, 0.5, 1.0)
+        axes.plot(marks, np.quantile(found, marks), MARKERS[i % len(MARKERS)], color=style["color"])
+    if below is not None:
+        level = max(map(np.max, values.values())) - below
+        axes.axhline(level, color=VERMILLION, linestyle=":", label=f"{100 * below:.0f} points below the best")
+    axes.set_xticks((0, 0.1, 0.5, 1), ("worst", "one in ten\nis below", "median", "best"))
+    axes.set(xlim=(-0.02, 1.02), xlabel="trials in order", ylabel="accuracy on validation")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.grid()
+    figure.legend(loc="outside upper center", ncols=min(len(values) + 1, 3))
+    return figure
+
+
+def expected_best(curves: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Best value to be expected of so many trials, with 95 % bands, one curve an optimiser.
+
+    Args:
+        curves: `optimizer`, `trials`, `value`, `low`, `high` (0–1), one row a number of trials.
+        titles: of the optimisers, in order.
+
+    Raises:
+        ValueError: a column is missing, or there is no optimiser.
+    """
+    _check_columns(curves, "optimizer", "trials", "value", "low", "high")
+    _check(bool(titles), "there is nothing to draw")
+    figure, (axes,) = _panels(1, 1, height=3.0)
+    for i, (optimizer, title) in enumerate(titles.items()):
+        line, colour = curves[curves["optimizer"] == optimizer], CYCLE[i]
+        axes.fill_between(line["trials"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(line["trials"], line["value"], ("-", "--")[i % 2], color=colour, label=title)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set(xlabel="trials tried", ylabel="expected best on validation")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.grid()
+    figure.legend(loc="outside upper center", ncols=len(titles))
     return figure
 
 

@@ -25,7 +25,7 @@ from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import metrics, predict
-from fer_utils.files import sha256, write_aside
+from fer_utils.files import sha256, write_json
 
 FORMAT = 1
 DATA = "data/merged.json"  # below the folder of results: the manifest of the real merged set
@@ -41,6 +41,8 @@ _METRICS = {
     },
 }
 SCHEMA = {
+    "title": "results file",
+    "command": "fer evaluate",
     "type": "object",
     "required": [
         "format",
@@ -72,30 +74,40 @@ SCHEMA = {
         "test": {"type": "object", "additionalProperties": _METRICS},
     },
 }
-_ANEW = "delete it and write it again with `fer evaluate`"
 
 
-def validate(result: dict[str, Any], file: Path | None = None) -> None:
-    """Check a result against `SCHEMA`.
+def validate(result: dict[str, Any], file: Path | None = None, schema: dict[str, Any] = SCHEMA) -> None:
+    """Check a result against a schema.
+
+    Args:
+        result: what was read, or is to be written.
+        file: where, for the error.
+        schema: a JSON schema that knows its ``format``; ``title`` and ``command`` say for the error what the
+            file should be and what writes it.
 
     Raises:
         DataError: a field is missing or has the wrong form.
     """
     try:
-        jsonschema.validate(result, SCHEMA)
+        jsonschema.validate(result, schema)
     except jsonschema.ValidationError as error:
         raise DataError(
-            f"not a results file of format {FORMAT}: {error.json_path}: {error.message[:200]}",
+            f"this is no {schema['title']} of format {schema['properties']['format']['const']}: "
+            f"{error.json_path}: {error.message[:200]}",
             file=file,
-            remedy=_ANEW,
+            remedy=_anew(schema),
         ) from None
 
 
-def write(result: dict[str, Any], path: Path) -> None:
+def _anew(schema: dict[str, Any]) -> str:
+    return f"delete it and write it again with `{schema['command']}`"
+
+
+def write(result: dict[str, Any], path: Path, schema: dict[str, Any] = SCHEMA) -> None:
     """Validate and write a result, whole or not at all."""
-    validate(result, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    # Tuples become lists on the way to JSON, and the schema is about JSON.
+    validate(json.loads(json.dumps(result)), path, schema)
+    write_json(path, result)
 
 
 def write_benchmark(name: str, values: dict[str, Any], folder: Path) -> None:
@@ -106,19 +118,12 @@ def write_benchmark(name: str, values: dict[str, Any], folder: Path) -> None:
         values: plain values.
         folder: of the results files.
     """
-    path = folder / "benchmarks" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "revision": revision(),
-        "processor": processor(),
-        "cores": os.cpu_count(),
-    }
-    write_aside(path, json.dumps(about | values, indent=1, ensure_ascii=False) + "\n")
+    about = stamp() | {"processor": processor(), "cores": os.cpu_count()}
+    write_json(folder / "benchmarks" / f"{name}.json", about | values)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read and validate a results file.
+def read(path: Path, schema: dict[str, Any] = SCHEMA) -> dict[str, Any]:
+    """Read a results file, or what another command wrote, and `validate` it.
 
     Raises:
         DataError: the file is missing, is not JSON, or lacks a field.
@@ -127,11 +132,11 @@ def read(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(
-            "there is no such results file", file=path, remedy="run `fer evaluate` first"
+            f"there is no such {schema['title']}", file=path, remedy=f"run `{schema['command']}` first"
         ) from None
     except ValueError as error:
-        raise DataError(f"not JSON ({error})", file=path, remedy=_ANEW) from None
-    validate(result, path)
+        raise DataError(f"not JSON ({error})", file=path, remedy=_anew(schema)) from None
+    validate(result, path, schema)
     return result
 
 
@@ -197,24 +202,33 @@ def describe_run(
     }
 
 
+def predictions_path(folder: Path, name: str, split: str) -> Path:
+    """Where a run's answers on one split are kept, below the folder of results."""
+    return folder / "predictions" / f"{name}-{split}.parquet"
+
+
 def evaluate(model: nn.Module, faces: FaceSet, split: str) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
     """Score a network on one split, each variant clearly labelled.
 
     Returns:
         - For each source in the split, by its name, what `metrics` gives: plain; ``<source>+flip`` with the
-          mirror image averaged; for FER2013 also ``fer2013-deduplicated``, without images that have an exact
-          copy in an earlier split.
+          mirror image averaged; ``<source>+ten-crop`` with ten views averaged, for the test split
+          alone since it takes long; for FER2013 also ``fer2013-deduplicated``, without images that have an
+          exact copy in an earlier split.
         - What was predicted, one row an image: its columns of the faceset's index, and probabilities
           ``p_<class>`` and, with the mirror image averaged, ``flip_<class>``, float32 0–1.
     """
     part = faces.split(split)
     plain, flip = predict(model, part), predict(model, part, flip=True)
+    crops = predict(model, part, ten_crop=True) if split == "test" else None
     scores, index = {}, part.index
     for source in sorted(index["source"].unique()):
         rows = (index["source"] == source).to_numpy()
         labels, fresh = part.labels[rows], ~index["seen_copy"].to_numpy()[rows]
         scores[source] = metrics(labels, plain[rows])
         scores[f"{source}+flip"] = metrics(labels, flip[rows])
+        if crops is not None:
+            scores[f"{source}+ten-crop"] = metrics(labels, crops[rows])
         if not fresh.all() and fresh.any():
             scores[f"{source}-deduplicated"] = metrics(labels[fresh], plain[rows][fresh])
     columns = [f"p_{c}" for c in CLASSES], [f"flip_{c}" for c in CLASSES]
@@ -237,6 +251,11 @@ def summarise(values: list[float] | np.ndarray) -> dict[str, float]:
         "std": float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
         "seeds": len(values),
     }
+
+
+def stamp() -> dict[str, str]:
+    """Date and revision, as every file of results has them."""
+    return {"date": datetime.now(UTC).date().isoformat(), "revision": revision()}
 
 
 def revision() -> str:

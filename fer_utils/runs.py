@@ -20,7 +20,7 @@ from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
 from fer_utils.faces import FaceDetector, face_image
-from fer_utils.files import sha256, write_aside, write_table
+from fer_utils.files import sha256, write_json, write_table
 from fer_utils.models import FaceNet, build
 from fer_utils.recipes import recipe_for
 from fer_utils.training import Fit, Recipe, default_precision, fit
@@ -61,8 +61,8 @@ def train(
         validate_on: choose the epoch on these sources only; by default, on those that are trained on.
         recipe_changes: fields of `Recipe` to change; ``augment.degrees`` and the like reach into `Augment`.
         model_options: options of the network to change.
-        teachers: names of finished runs; the network learns from their mean answer as well as from the label
-            (distillation, Hinton et al. 2015).
+        teachers: names of runs; the network learns from their mean answer (`fer_utils.soft.answers`) as well
+            as from the label.
         labels: ``"ferplus"`` to learn from the votes of FER+ (`fer_utils.votes.soft_labels`) where there are
             some. The epoch is chosen by the sources' own labels all the same.
         share: weight of the teachers' answer, or of the votes, in that, 0–1; by default 0.7, or 1.
@@ -105,7 +105,7 @@ def train(
         "network": network,
         "options": model.options,
         "sources": sources,
-        "teachers": _teachers(space, teachers, 0.7 if share is None else share) if teachers else None,
+        "teachers": None,
         "labels": None,
         "cached": None if cached is None else {"views": cached, "dtype": cache_dtype},
         "precision": fit_options.get("precision")
@@ -113,7 +113,11 @@ def train(
         "revision": results.revision(),
     }
     targets = None
-    if labels == "ferplus":
+    if teachers:
+        told, checkpoints = soft.answers(space, teachers, training)
+        about["teachers"] = {"share": 0.7 if share is None else share, "checkpoints": checkpoints}
+        targets = soft.blend(training.labels, told, about["teachers"]["share"])
+    elif labels == "ferplus":
         table, votes_file = read_votes(space.data)
         share = 1.0 if share is None else share
         about["labels"] = {"kind": labels, "share": share, "votes": sha256(votes_file)}
@@ -126,11 +130,7 @@ def train(
     (folder / "model.safetensors").unlink(missing_ok=True)
     # What the cache took is for the results file; the weights' header is the same however long it took.
     noted = about if cached is None else about | {"cache": store.about}
-    write_aside(folder / "run.json", json.dumps(noted, indent=1) + "\n")
-    if teachers:
-        paths = [space.runs / name / "model.safetensors" for name in teachers]
-        told = soft.answers(paths, training, space.build / "answers")
-        targets = soft.blend(training.labels, told, about["teachers"]["share"])
+    write_json(folder / "run.json", noted)
     run = fit if cached is None else partial(features.fit_cached, cached=store)
     done = run(model, training, validation, recipe, folder, targets=targets, resume=resume, **fit_options)
     save_checkpoint(done.model, folder / "model.safetensors", about | {"recipe": recipe.as_dict()})
@@ -168,19 +168,6 @@ def _features(
 
 def _of(faces: FaceSet, sources: list[str] | None) -> FaceSet:
     return faces if sources is None else faces.where(faces.index["source"].isin(sources).to_numpy())
-
-
-def _teachers(space: Workspace, names: list[str], share: float) -> dict[str, Any]:
-    """Who taught: weight of their answer, and the checksum of each one's weights."""
-    paths = {name: space.runs / name / "model.safetensors" for name in names}
-    for name, path in paths.items():
-        if not path.is_file():
-            raise DataError(
-                "the teacher has not finished its own training",
-                file=path,
-                remedy=f"finish it first: `fer train … --name {name} --resume`",
-            )
-    return {"share": share, "checkpoints": {name: sha256(path) for name, path in paths.items()}}
 
 
 def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: Any) -> Fit:
@@ -255,8 +242,9 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
     """Score a run and write its results file.
 
     The test split is read once for a finished run: where the results file already holds the test scores of
-    these very weights and faces, they are kept and the test images are not touched, unless the answers
-    (`predictions-test.parquet`) are missing or older than the weights.
+    these very weights and faces, they are kept and the test images are not touched, unless the answers are
+    missing or another network's. Answers go to `predictions/<name>-<split>.parquet` below the results, so
+    that comparisons can be made again without the images.
 
     Args:
         space: gives the runs, the merged set and the folder of results.
@@ -286,18 +274,23 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
     result = results.describe_run(
         name, space.profile, model, about, recipe, history, faces, folder / "model.safetensors"
     )
-    result["validation"], predictions = results.evaluate(model, faces, "validation")
-    write_table(folder / "predictions-validation.parquet", predictions)
+
+    def score(split: str) -> None:
+        result[split], answers = results.evaluate(model, faces, split)
+        answers.attrs["checkpoint"] = result["checkpoint"]
+        path = results.predictions_path(space.results, name, split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_table(path, answers)
+
+    score("validation")
     before = results.read(out) if out.exists() else {}
     same = all(before.get(k) == result[k] for k in ("checkpoint", "data"))
-    kept = folder / "predictions-test.parquet"
-    # A run that was trained anew to the same weights has younger weights than answers: these are made again.
-    stale = not kept.exists() or kept.stat().st_mtime < (folder / "model.safetensors").stat().st_mtime
+    kept = results.predictions_path(space.results, name, "test")
+    stale = not kept.exists() or pd.read_parquet(kept).attrs.get("checkpoint") != result["checkpoint"]
     if same and "test" in before and not (test and stale):
         result["test"] = before["test"]
     elif test:
-        result["test"], predictions = results.evaluate(model, faces, "test")
-        write_table(kept, predictions)
+        score("test")
     results.write(result, out)
     return out
 

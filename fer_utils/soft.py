@@ -3,46 +3,71 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
+from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
-from fer_utils.files import sha256
+from fer_utils.files import sha256, write_table
+from fer_utils.results import predictions_path
 from fer_utils.weights import load_checkpoint
+from fer_utils.workspace import Workspace
 
 
-def answers(teachers: Sequence[Path], faces: FaceSet, kept: Path) -> np.ndarray:
+def answers(space: Workspace, teachers: Sequence[str], faces: FaceSet) -> tuple[np.ndarray, dict[str, str]]:
     """The mean answer of several networks to each face and its mirror image.
 
     Training on such answers is distillation (Hinton et al. 2015, arXiv:1503.02531); with teachers of the
     student's own kind, "born-again" training (Furlanello et al. 2018, arXiv:1805.04770). An answer tells
     which wrong classes are nearly right, and where the label is an odd one out.
 
+    Each teacher's answers are kept in `predictions/<name>-train.parquet` below the results, so that the next
+    student need not ask again. Where they are and the teacher's weights are not, the answers are enough.
+
     Args:
-        teachers: checkpoints, for `load_checkpoint`.
+        space: gives the runs and the folder of results.
+        teachers: names of finished runs.
         faces: whom to ask about.
-        kept: folder where each teacher's answers are kept, so that the next student need not ask again. Their
-            file's name follows from the teacher's weights and the faces.
 
     Returns:
-        float32 (N, 6), rows sum to 1.
+        - Float32 (N, 6), rows sum to 1.
+        - By teacher, the SHA-256 of the weights that answered.
+
+    Raises:
+        DataError: a teacher has neither finished nor left answers to these faces.
     """
-    about = hashlib.sha256(np.ascontiguousarray(faces.images)).hexdigest()[:16]
-    kept.mkdir(parents=True, exist_ok=True)
-    told = []
-    for teacher in teachers:
-        path = kept / f"{sha256(teacher)[:16]}-{about}.npy"
-        if not path.exists():
-            aside = path.with_name(f".{path.stem}.{os.getpid()}.npy")
-            np.save(aside, predict(load_checkpoint(teacher), faces, flip=True))
-            aside.replace(path)
-        told.append(np.load(path))
-    return np.mean(told, axis=0, dtype=np.float32)
+    told, checkpoints = [], {}
+    for name in teachers:
+        table = _answers(space, name, faces)
+        told.append(table[list(CLASSES)].to_numpy())
+        checkpoints[name] = table.attrs["checkpoint"]
+    return np.mean(told, axis=0, dtype=np.float32), checkpoints
+
+
+def _answers(space: Workspace, name: str, faces: FaceSet) -> pd.DataFrame:
+    asked = hashlib.sha256(np.ascontiguousarray(faces.images)).hexdigest()
+    weights = space.runs / name / "model.safetensors"
+    checkpoint = sha256(weights) if weights.is_file() else None
+    path = predictions_path(space.results, name, "train")
+    if path.exists():
+        table = pd.read_parquet(path)
+        if table.attrs.get("faces") == asked and checkpoint in (None, table.attrs.get("checkpoint")):
+            return table
+    if checkpoint is None:
+        raise DataError(
+            "the teacher has not finished its own training, nor left answers to these faces",
+            file=weights,
+            remedy=f"finish it first: `fer train … --name {name} --resume`",
+        )
+    table = pd.DataFrame(predict(load_checkpoint(weights), faces, flip=True), columns=list(CLASSES))
+    table.attrs = {"checkpoint": checkpoint, "faces": asked}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(path, table)
+    return table
 
 
 def blend(labels: np.ndarray, soft: np.ndarray, share: float) -> np.ndarray:

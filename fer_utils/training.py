@@ -32,7 +32,7 @@ from fer_utils.augment import Augment
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.files import write_aside
+from fer_utils.files import write_aside, write_json
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,15 @@ def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 
+def refuse_no_images(train: FaceSet, validation: FaceSet) -> None:
+    """Raise DataError where there is nothing to train on, or nothing to choose the epoch on."""
+    for faces, what in ((train, "training"), (validation, "validation")):
+        if not len(faces):
+            raise DataError(
+                f"there are no {what} images", file=faces.path, remedy="check the split and source asked for"
+            )
+
+
 class FaceData(L.LightningDataModule):
     """Batches for training and validation; augmentation runs on the device, a draw for each image.
 
@@ -146,13 +155,7 @@ class FaceData(L.LightningDataModule):
         self, train: FaceSet, validation: FaceSet, recipe: Recipe, targets: np.ndarray | None = None
     ) -> None:
         super().__init__()
-        for faces, what in ((train, "training"), (validation, "validation")):
-            if not len(faces):
-                raise DataError(
-                    f"there are no {what} images",
-                    file=faces.path,
-                    remedy="check the split and source asked for",
-                )
+        refuse_no_images(train, validation)
         self.train_faces, self.validation_faces = Faces(train, targets), Faces(validation)
         self.recipe = recipe
 
@@ -346,6 +349,34 @@ class History(Callback):
                 )
 
 
+class Forecast(Callback):
+    """Says, some steps into the first epoch that is trained, how many minutes the rest will take."""
+
+    WARM, STEPS, LONG = 5, 25, 120.0  # steps before the clock starts, and timed; seconds worth a word
+    clock = staticmethod(time.perf_counter)
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._done = False
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Time some steps, once."""
+        step = batch_idx + 1
+        if self._done or not trainer.is_global_zero:
+            return
+        if step == self.WARM:
+            self._start = self.clock()
+        elif step == self.WARM + self.STEPS and self._start is not None:
+            self._done = True
+            each = (self.clock() - self._start) / self.STEPS
+            left = each * (trainer.estimated_stepping_batches - trainer.global_step)
+            if left > self.LONG:
+                on = "the GPU" if pl_module.device.type == "cuda" else "the processor"
+                print(f"about {left / 60:.0f} minutes to go on {on}, validation aside", flush=True)
+
+
 @dataclass(frozen=True)
 class Fit:
     """What `fit` gives.
@@ -426,6 +457,8 @@ def fit(
     callbacks: list[Callback] = [history, best, latest]
     if recipe.ema:
         callbacks.insert(0, EMAWeightAveraging(decay=recipe.ema))
+    if verbose:
+        callbacks.append(Forecast())
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
     with _quiet():
@@ -488,7 +521,7 @@ def _check_recipe(path: Path, recipe: Recipe, resuming: bool) -> None:
             file=path,
             remedy="resume with the same settings, or start anew in another folder",
         )
-    write_aside(path, json.dumps(now, indent=1) + "\n")
+    write_json(path, now)
 
 
 @contextmanager

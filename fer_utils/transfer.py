@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 
+from fer_utils import features
 from fer_utils.augment import Augment
 from fer_utils.datasets.demo import demo_faces
 from fer_utils.datasets.drawn_face import Identity
@@ -71,13 +72,14 @@ def learn_identities(people: FaceSet, folder: Path) -> Fit:
     )
 
 
-def fine_tune(folder: Path, start: Fit | None, freeze: float) -> Fit:
+def fine_tune(folder: Path, start: Fit | None, freeze: float, views: int | None = None) -> Fit:
     """Train FaceNet on the expressions of `LABELLED` of the demo faces.
 
     Args:
         folder: for the checkpoints.
         start: whose trunk to start from; none for random weights.
         freeze: share of the trunk's layers that stays as it is.
+        views: compute the frozen part once, for so many views of each face; none to compute it in each step.
     """
     faces = workspace("demo").faces()
     options, recipe = recipe_for("facenet", "demo")
@@ -87,7 +89,23 @@ def fine_tune(folder: Path, start: Fit | None, freeze: float) -> Fit:
         model.load_trunk(start.model.trunk.state_dict())
     order = np.random.default_rng(0).permutation(np.flatnonzero(faces.index["split"] == "train"))
     few = faces.where(np.isin(np.arange(len(faces)), order[:LABELLED]))
-    return fit(model, few, faces.split("validation"), recipe, folder, verbose=False)
+    validation = faces.split("validation")
+    if views is None:
+        return fit(model, few, validation, recipe, folder, verbose=False)
+    store = features.cache(
+        model, few, validation, folder / "features", views=views, augment=recipe.augment, verbose=False
+    )
+    return features.fit_cached(model, few, validation, recipe, folder, store, verbose=False)
+
+
+def epochs_table(tuned: Mapping[str, Fit]) -> pd.DataFrame:
+    """Median seconds an epoch took and the accuracy that was reached, one row a run."""
+    rows = [
+        {"run": name, "seconds an epoch": f"{run.history['seconds'].median():.2f}",
+         "best on validation": f"{run.best['val_accuracy']:.1%}"}
+        for name, run in tuned.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows).set_index("run")
 
 
 def compare(tuned: Mapping[str, Fit]) -> pd.DataFrame:

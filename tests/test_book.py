@@ -1,6 +1,7 @@
 """The built pages, as a reader without a network has them: complete, linked, local."""
 
 import re
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
@@ -17,8 +18,13 @@ DOCUMENTS = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["ch
 CHAPTERS = [d for d in DOCUMENTS if d.startswith("notebooks/")]
 
 
+@cache
+def parsed(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
 def page(document: str) -> BeautifulSoup:
-    return BeautifulSoup((HTML / f"{document}.html").read_text(encoding="utf-8"), "html.parser")
+    return parsed(HTML / f"{document}.html")
 
 
 def article(document: str) -> BeautifulSoup:
@@ -55,8 +61,7 @@ def test_links_within_the_book_lead_somewhere(document):
             path /= "index.html"
         assert path.is_file(), f"{document} links to {link['href']}"
         if fragment and path.suffix == ".html":
-            other = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-            assert other.find(id=unquote(fragment)), f"{document} links to {link['href']}"
+            assert parsed(path).find(id=unquote(fragment)), f"{document} links to {link['href']}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_utils import checked, checks, cli, notebook
+from fer_utils import checked, checks, cli, notebook, results
 from fer_utils.describe import image_statistics
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
@@ -267,12 +267,12 @@ def test_a_file_of_another_form_is_refused(result, tmp_path):
     with pytest.raises(DataError, match=r"no such file of checks.*run `fer check`"):
         checked.read(path)
     path.write_text(json.dumps(result)[:-50], encoding="utf-8")
-    with pytest.raises(DataError, match=r"not JSON.*run `fer check` again"):
+    with pytest.raises(DataError, match=r"not JSON.*again with `fer check`"):
         checked.read(path)
     for field in ("checks", "matrix", "statistics", "balance", "swaps", "recipe", "data", "revision"):
         with pytest.raises(DataError, match=f"{field!r} is a required property"):
-            checked.validate({k: v for k, v in result.items() if k != field})
+            results.validate({k: v for k, v in result.items() if k != field}, schema=checked.SCHEMA)
     broken = copy.deepcopy(result)
     broken["matrix"]["accuracy"][0][0] = 1.5
     with pytest.raises(DataError, match="greater than the maximum"):
-        checked.validate(broken)
+        results.validate(broken, schema=checked.SCHEMA)

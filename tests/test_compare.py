@@ -1,7 +1,7 @@
 """Paired comparisons of runs, and whether merging helps."""
 
 import json
-import os
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,9 @@ def test_both_trainings_have_the_same_budget_and_judge(space, report):
 
 def test_the_test_is_mcnemars_on_the_kept_answers(space, report):
     first, second = report["pairs"][0]["runs"]
-    tables = [pd.read_parquet(space.runs / run / "predictions-test.parquet") for run in (first, second)]
+    tables = [
+        pd.read_parquet(results.predictions_path(space.results, run, "test")) for run in (first, second)
+    ]
     tables = [t[t["source"] == "fer2013"] for t in tables]
     correct = [np.array([CLASSES[i] for i in t[compare.PROBABILITIES].to_numpy().argmax(1)]) for t in tables]
     truth = np.array([CLASSES[i] for i in tables[0]["label"]])
@@ -68,16 +70,15 @@ def test_what_cannot_be_compared_is_refused(space, report, tmp_path):
     first, second = report["pairs"][0]["runs"]
     with pytest.raises(DataError, match=r"no test predictions.*fer evaluate nothing --test"):
         compare.paired(space, first, "nothing")
-    path = space.runs / second / "predictions-test.parquet"
+    path = results.predictions_path(space.results, second, "test")
     table = pd.read_parquet(path)
     table.iloc[1:].to_parquet(path)
     with pytest.raises(DataError, match="not scored on the same test images"):
         compare.paired(space, first, second)
-    table.to_parquet(path)
-    os.utime(path, (0, 0))
-    with pytest.raises(DataError, match="older than the run's weights"):
+    shutil.copy(results.predictions_path(space.results, first, "test"), path)
+    with pytest.raises(DataError, match="not of the weights that its results file speaks of"):
         compare.paired(space, first, second)
-    os.utime(path)
+    table.to_parquet(path)
 
 
 def test_one_source_has_nothing_to_be_merged_with(toy_faces, tmp_path):

@@ -115,5 +115,27 @@ def test_predict_gives_probabilities_and_flip_averages_both_views():
     assert model.training
 
 
+class Recorder(Brightness):
+    def forward(self, images):
+        self.seen.append(images)
+        return super().forward(images)
+
+
+def test_ten_crops_are_corners_and_centre_each_and_mirrored():
+    image, model = np.zeros((1, 64, 64), np.uint8), Recorder()
+    image[0, :8, :8] = 255  # a bright upper left corner
+    model.seen = []
+    averaged = predict(model, image, ten_crop=True)
+    seen = [view[0, 0] for view in model.seen]
+    assert len(seen) == 10 and all(view.shape == (64, 64) for view in seen)
+    # The corner is whole in the first crop and cut off most in the one that starts furthest from it.
+    bright = [float(view.sum()) for view in seen[:5]]
+    assert bright[0] == max(bright) and bright[3] == min(bright) and bright[3] < bright[4] < bright[0]
+    for view, mirrored in zip(seen[:5], seen[5:], strict=True):
+        torch.testing.assert_close(mirrored, view.flip(1))
+    each = torch.stack([Brightness.forward(model, view[None, None]).softmax(1) for view in seen])
+    np.testing.assert_allclose(averaged, each.mean(0).detach(), rtol=1e-5)
+
+
 def test_majority_accuracy_uses_the_training_majority():
     assert majority_accuracy(np.array([2, 2, 1, 0]), np.array([2, 2, 1])) == 0.5

@@ -30,6 +30,7 @@ COUNTS = {
     "mobilenet_v1": (84, 1024, 32),
     "inception_resnet_v1": (424, 1792, 80),
     "resnet50": (175, 2048, 32),
+    "efficientnet_lite0": (143, 1280, 32),
 }
 
 
@@ -77,7 +78,7 @@ def test_the_layer_table_shows_frozen_and_trained_parts(trunk):
     assert 9 <= len(table) <= 25 and all(len(shape) in (1, 3) for shape in table["output"])
     assert table["output"].iloc[-1] == (6,) and table["kind"].iloc[-1] == "fully connected"
     assert (table["layer"].str.endswith(" frozen").sum() == 1) == (
-        name in ("mobilenet_v1", "inception_resnet_v1")
+        name in ("mobilenet_v1", "inception_resnet_v1", "efficientnet_lite0")
     )
 
 
@@ -188,6 +189,7 @@ def test_every_trunk_gets_its_own_preprocessing():
         "mobilenet_v1": [127.5 - 103.939, 127.5 - 116.779, 127.5 - 123.68],
         "inception_resnet_v1": [0.0, 0.0, 0.0],
         "resnet50": [127.5 - 91.4953, 127.5 - 103.8827, 127.5 - 131.0912],
+        "efficientnet_lite0": [0.5 / 128] * 3,
     }
     for name, values in expected.items():
         assert seen[name].shape == (1, 3, 80, 80)

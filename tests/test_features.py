@@ -36,6 +36,7 @@ CUTS = {
     "mobilenet_v1": (32, 100 / 175, "block8/dw_relu", (128, 2, 2)),
     "inception_resnet_v1": (80, 0.5, "repeat_2/3/relu", (896, 3, 3)),
     "resnet50": (32, 100 / 175, "conv4_2", (1024, 2, 2)),
+    "efficientnet_lite0": (32, 0.6, "block10", (112, 2, 2)),
 }
 
 
@@ -224,24 +225,29 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(features, "CHUNK", 64)
 
 
+def stop(after, *arguments, **options):
+    """Begin to compute views and stop after so many chunks."""
+    chunk, calls = features._chunk, iter(range(after))
+
+    def failing(*inputs):
+        if next(calls, None) is None:
+            raise Stop
+        return chunk(*inputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "_chunk", failing)
+        with pytest.raises(Stop):
+            make(*arguments, **options)
+
+
 @pytest.mark.parametrize("stop_after", [0, 2, 7])
 def test_a_stopped_computation_goes_on_to_the_same_bytes(
     toy_faces, tmp_path, monkeypatch, small_chunks, stop_after
 ):
     options = {"views": 2, "augment": DRAWN}
     straight = make(toy_faces, tmp_path / "straight", **options)
-    chunk, calls = features._chunk, []
-
-    def failing(*arguments):
-        if len(calls) == stop_after:
-            raise Stop
-        calls.append(arguments)
-        return chunk(*arguments)
-
-    monkeypatch.setattr(features, "_chunk", failing)
-    with pytest.raises(Stop):
-        make(toy_faces, tmp_path / "stopped", **options)
-    done = []
+    chunk, done = features._chunk, []
+    stop(stop_after, toy_faces, tmp_path / "stopped", **options)
     monkeypatch.setattr(features, "_chunk", lambda *a: done.append(a) or chunk(*a))
     resumed = make(toy_faces, tmp_path / "stopped", **options)
     assert len(done) == 11 - stop_after  # 5 chunks a view of 300 images, and one of the 60 for validation
@@ -307,20 +313,9 @@ def test_a_damaged_view_is_computed_again(toy_faces, tmp_path, damage):
 
 
 @pytest.mark.parametrize("damage", ["features.npy", "progress.json"])
-def test_a_damaged_beginning_is_begun_again(toy_faces, tmp_path, monkeypatch, small_chunks, damage):
+def test_a_damaged_beginning_is_begun_again(toy_faces, tmp_path, small_chunks, damage):
     straight = make(toy_faces, tmp_path / "straight")
-    chunk, calls = features._chunk, []
-
-    def failing(*arguments):
-        if len(calls) == 3:
-            raise Stop
-        calls.append(arguments)
-        return chunk(*arguments)
-
-    monkeypatch.setattr(features, "_chunk", failing)
-    with pytest.raises(Stop):
-        make(toy_faces, tmp_path / "stopped")
-    monkeypatch.setattr(features, "_chunk", chunk)
+    stop(3, toy_faces, tmp_path / "stopped")
     (partial,) = (tmp_path / "stopped").glob("*.partial")
     (partial / damage).write_bytes(b"{")
     np.testing.assert_array_equal(make(toy_faces, tmp_path / "stopped").train[0], straight.train[0])

@@ -462,7 +462,7 @@ def test_damaged_files_are_refused(space):
         {"attention": whole["attention"] | {"grids": [[[0.0] * 64] * 64] * 6}},
     ):
         path.write_text(json.dumps(whole | damage))
-        with pytest.raises(DataError, match="not an inspection"):
+        with pytest.raises(DataError, match="no inspection of format 1"):
             inspection.read(path)
     path.write_text("{")
     with pytest.raises(DataError, match="not JSON"):

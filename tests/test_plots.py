@@ -135,6 +135,21 @@ COSTS = pd.DataFrame(
         "high": [0.58, 0.67, 0.68],
     }
 )
+RATES = {"sgd": (1e-3, 1.0), "adam": (3e-5, 3e-2)}
+RACERS = {"sgd": "SGD, Nesterov", "adam": "Adam"}
+TRIALS = pd.DataFrame(
+    [(o, lr, 0.6 - k / 30, (0.571, 0.833, 1.0)[k % 3])
+     for o, ends in RATES.items() for k, lr in enumerate(np.geomspace(*ends, 12))],
+    columns=["optimizer", "lr", "value", "freeze"],
+)  # fmt: skip
+BINNED = TRIALS[::2].assign(median=TRIALS["value"], best=TRIALS["value"] + 0.05)
+RACED = pd.concat(
+    [
+        pd.DataFrame({"optimizer": o, "trials": range(1, 101), "value": 0.5 + 0.02 * np.log(range(1, 101))})
+        for o in RACERS
+    ]
+)
+RACED = RACED.assign(low=RACED["value"] - 0.02, high=RACED["value"] + 0.02)
 FIGURES = {
     "sample_grid": lambda: plots.sample_grid(IMAGES, LABELS),
     "sample_grid by name": lambda: plots.sample_grid(IMAGES, [CLASSES[i] for i in LABELS], columns=3),
@@ -173,6 +188,15 @@ FIGURES = {
         {g: {n: (0.7, 0.6, 0.8) for n in BANDS} | {BANDS[0]: None} for g in ("by the label", "by the votes")},
         BANDS,
         label="accuracy",
+    ),
+    "share_intervals from near": lambda: plots.share_intervals(
+        {
+            g: {w: (v, v - 0.02, v + 0.01) for w, v in zip("abc", (a, 0.5, 0.55), strict=True)}
+            for g, a in (("VGGFace2", 0.47), ("ImageNet", 0.46), ("random", 0.26))
+        },
+        list("abc"),
+        label="accuracy",
+        near=True,
     ),
     "votes_grid": lambda: plots.votes_grid(IMAGES[:12], LABELS[:12], SHARES),
     "votes_grid of two": lambda: plots.votes_grid(IMAGES[:2], LABELS[:2], SHARES[:2]),
@@ -214,6 +238,14 @@ FIGURES = {
         {"EasyNet": worse_table(0), "FaceNet": worse_table(0.1)}
     ),
     "robustness_curves of one": lambda: plots.robustness_curves({"EasyNet": worse_table(0)}),
+    "learning_rates": lambda: plots.learning_rates(TRIALS, BINNED, RACERS),
+    "learning_rates of one": lambda: plots.learning_rates(TRIALS[:1], BINNED[:1], {"sgd": "SGD"}),
+    "spread": lambda: plots.spread(
+        {title: TRIALS.loc[TRIALS["optimizer"] == o, "value"].to_numpy() for o, title in RACERS.items()},
+        below=0.13,
+    ),
+    "spread of one": lambda: plots.spread({"SGD": np.array([0.6])}),
+    "expected_best": lambda: plots.expected_best(RACED, RACERS),
 }
 
 
@@ -401,6 +433,12 @@ WRONG = {
     "five probabilities": lambda: plots.predictions_grid(IMAGES, LABELS, LABELS, PROBABILITIES[:, :5]),
     "no predictions": lambda: plots.predictions_grid(EMPTY, [], [], np.empty((0, 6))),
     "fewer boxes": lambda: plots.detection_examples(FRAMES, BOXES[:1], IMAGES[:3]),
+    "trials without rates": lambda: plots.learning_rates(TRIALS.drop(columns="lr"), BINNED, RACERS),
+    "no optimiser": lambda: plots.learning_rates(TRIALS, BINNED, {}),
+    "no group of trials": lambda: plots.spread({}),
+    "a group without trials": lambda: plots.spread({"SGD": np.array([])}),
+    "a race without bands": lambda: plots.expected_best(RACED.drop(columns="low"), RACERS),
+    "a race of nobody": lambda: plots.expected_best(RACED, {}),
     "no frames": lambda: plots.detection_examples([], [], []),
 }
 

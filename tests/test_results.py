@@ -120,7 +120,7 @@ def test_a_wrong_value_is_refused_and_nothing_is_written(sound, path, value, tmp
         place = place[key]
     place[last] = value
     file = tmp_path / "r.json"
-    with pytest.raises(DataError, match=r"not a results file of format 1: \$\.") as caught:
+    with pytest.raises(DataError, match=r"no results file of format 1: \$\.") as caught:
         results.write(broken, file)
     assert caught.value.file == file and "fer evaluate" in caught.value.remedy
     assert not list(tmp_path.iterdir())
@@ -144,11 +144,14 @@ def test_every_variant_is_scored(model, toy_faces):
     index.loc[test[40:], "source"] = "jaffe"
     faces = FaceSet(toy_faces.path, toy_faces.images, index, toy_faces.manifest, np.arange(len(toy_faces)))
     scores, answers = results.evaluate(model, faces, "test")
-    assert list(scores) == ["fer2013", "fer2013+flip", "fer2013-deduplicated", "jaffe", "jaffe+flip"]
-    assert [s["images"] for s in scores.values()] == [40, 40, 28, 20, 20]
+    jaffe = ["jaffe", "jaffe+flip", "jaffe+ten-crop"]
+    assert list(scores) == ["fer2013", "fer2013+flip", "fer2013+ten-crop", "fer2013-deduplicated", *jaffe]
+    assert [s["images"] for s in scores.values()] == [40, 40, 40, 28, 20, 20, 20]
     part = faces.split("test", "fer2013")
     assert scores["fer2013"] == metrics(part.labels, predict(model, part))
     assert scores["fer2013+flip"] == metrics(part.labels, predict(model, part, flip=True))
+    cropped = metrics(part.labels, predict(model, part, ten_crop=True))
+    assert scores["fer2013+ten-crop"]["confusion"] == cropped["confusion"]
     fresh = part.where(~part.index["seen_copy"].to_numpy())
     again = metrics(fresh.labels, predict(model, fresh))
     assert scores["fer2013-deduplicated"]["confusion"] == again["confusion"]

@@ -193,6 +193,16 @@ def test_resuming_another_network_or_other_options_is_refused(space, capsys):
     assert (space.runs / "toy" / "model.safetensors").exists()
 
 
+def test_a_gpu_gets_larger_batches_and_a_rate_to_match(monkeypatch):
+    _, here = runs.recipe_for("facenet", "full")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    _, there = runs.recipe_for("facenet", "full")
+    assert there.batch_size == 4 * here.batch_size and there.lr == 4 * here.lr
+    assert dataclasses.replace(there, batch_size=here.batch_size, lr=here.lr) == here
+    _, demo = runs.recipe_for("facenet", "demo")
+    assert demo.batch_size == 32, "few images need many steps"
+
+
 def test_a_recipe_is_changed_field_by_field():
     recipe = runs.change(Recipe(augment=None), {"lr": 1, "augment.degrees": 5, "schedule": "cosine"})
     assert recipe.lr == 1 and recipe.schedule == "cosine"

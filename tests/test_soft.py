@@ -52,26 +52,35 @@ def test_a_share_beyond_the_whole_is_refused(share):
 def test_answers_are_the_mean_over_teachers_and_mirror_images_and_asked_for_once(
     toy_faces, tmp_path, monkeypatch
 ):
-    paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    space, names = Workspace("demo", tmp_path, tmp_path, tmp_path / "results"), ["search/one", "two"]
+    paths = [space.runs / name / "model.safetensors" for name in names]
     for path in paths:
+        path.parent.mkdir(parents=True)
         model = EasyNet(widths=(2, 2, 2), hidden=4)
         save_checkpoint(model, path, {"network": "easynet", "options": model.options})
     some = toy_faces.split("test")
     expected = sum(predict(load_checkpoint(path), some, flip=True) for path in paths) / 2
-    np.testing.assert_allclose(soft.answers(paths, some, tmp_path / "kept"), expected, rtol=1e-5)
+    told, checkpoints = soft.answers(space, names, some)
+    np.testing.assert_allclose(told, expected, rtol=1e-5)
+    assert checkpoints == {name: sha256(path) for name, path in zip(names, paths, strict=True)}
 
     asked = []
     monkeypatch.setattr(
         soft, "predict", lambda model, faces, **o: asked.append(faces) or predict(model, faces, **o)
     )
-    np.testing.assert_allclose(soft.answers(paths, some, tmp_path / "kept"), expected, rtol=1e-5)
+    np.testing.assert_allclose(soft.answers(space, names, some)[0], expected, rtol=1e-5)
     assert not asked
-    soft.answers(paths, toy_faces.split("validation"), tmp_path / "kept")
-    assert len(asked) == 2, "other faces must be asked about anew"
     other = EasyNet(widths=(2, 2, 2), hidden=4)
     save_checkpoint(other, paths[0], {"network": "easynet", "options": other.options})
-    soft.answers(paths, some, tmp_path / "kept")
-    assert len(asked) == 3, "new weights must be asked anew"
+    _, newer = soft.answers(space, names, some)
+    assert len(asked) == 1, "new weights must be asked anew"
+    assert newer["two"] == checkpoints["two"] and newer["search/one"] != checkpoints["search/one"]
+    paths[1].unlink()
+    soft.answers(space, names, some)
+    assert len(asked) == 1, "kept answers are enough"
+    with pytest.raises(DataError, match=r"nor left answers to these faces.*--name two"):
+        soft.answers(space, names, toy_faces.split("validation"))
+    assert len(asked) == 2, "other faces must be asked about anew"
 
 
 def test_a_student_aims_at_its_teachers(space, monkeypatch):

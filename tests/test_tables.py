@@ -70,3 +70,38 @@ def test_merging_is_read_with_its_uncertainty():
 def test_without_a_second_source_nothing_is_claimed():
     table = notebook.merging_table(None)
     assert "not run yet" in table.index[0] and "more than one source" in table.index[0]
+
+
+CACHING = {
+    "processor": "a processor",
+    "threads": 2,
+    "images": 8000,
+    "epochs": 3,
+    "cases": [
+        {
+            "case": "head only",
+            "last_frozen": "pool/flatten",
+            "batch": 256,
+            "epoch_seconds": {"uncached": [20.0, 21.0, 25.0], "cached": [1.0, 1.2, 1.1]},
+            "speedup": 19.09,
+            "speedup_range": [17.5, 22.73],
+            "bound": 25.0,
+            "share_of_bound": 0.764,
+            "validation_accuracy": {"uncached": 0.551, "cached": 0.548},
+            "mcnemar": {"p": 0.71},
+            "cache": {"bytes": 90_000_000, "views": 4},
+        }
+    ],
+}
+
+
+def test_caching_is_told_with_its_spread_and_its_bound():
+    row = notebook.caching_table(CACHING).loc["the head alone"]
+    assert row["seconds an epoch"] == "21.0" and row["with the cache"] == "1.1"
+    assert row["times as fast"] == "19.09 (17.50 to 22.73)" and row["reached"] == "76 %"
+    assert row["accuracy"] == "55.1 %" and row["accuracy with the cache"] == "54.8 %"
+    facts = notebook.caching_facts(CACHING)
+    assert facts["caching-how"].startswith("8,000 images of each split, 3 epochs")
+    assert facts["caching-size"] == "0.1 GB" and facts["caching-views"] == "4"
+    assert notebook.caching_table(None).index[0] == notebook.NOT_YET
+    assert set(notebook.caching_facts(None)) == set(facts)

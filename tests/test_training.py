@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from fer_utils import training
 from fer_utils.augment import Augment
 from fer_utils.errors import DataError
 from fer_utils.evaluation import metrics, predict
@@ -247,3 +248,18 @@ def test_freed_memory_is_not_given_back_between_steps():
 def test_a_recipe_survives_json():
     assert Recipe.from_dict(AUGMENTED.as_dict()) == AUGMENTED
     assert Recipe.from_dict(RECIPE.as_dict()) == RECIPE
+
+
+def test_a_long_training_says_once_how_long_it_will_take(toy_faces, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training.Forecast, "WARM", 2)
+    monkeypatch.setattr(training.Forecast, "STEPS", 2)
+    ticks = iter(range(0, 10_000_000, 60))  # a minute goes by at every look at the clock
+    monkeypatch.setattr(training.Forecast, "clock", lambda self: next(ticks))
+    options = {"accelerator": "cpu", "verbose": True}
+    faces = toy_faces.split("train"), toy_faces.split("validation")
+    fit(small_net(), *faces, RECIPE, tmp_path, **options)
+    # 300 images are 10 steps of 32 an epoch; after 4 of 30, two of which took a minute, 26 are left.
+    assert capsys.readouterr().out.count("about 13 minutes to go on the processor") == 1
+    monkeypatch.setattr(training.Forecast, "LONG", 3600.0)
+    fit(small_net(), *faces, RECIPE, tmp_path, **options)
+    assert "to go" not in capsys.readouterr().out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections import Counter
@@ -23,7 +22,7 @@ from fer_utils.datasets.faceset import COLUMNS, FORMAT, FaceSet, new_folder
 from fer_utils.emotions import CLASSES, DisgustRule, to_labels
 from fer_utils.errors import DataError
 from fer_utils.faces import FaceDetector, centre_square, face_image, resize
-from fer_utils.files import sha256, write_aside
+from fer_utils.files import sha256, write_json
 
 FOLDS = 5  # one for test, one for validation, three for training
 CHUNK = 1024
@@ -116,7 +115,7 @@ def merge(
             "sources": report,
             "checksums": {name: sha256(aside / name) for name in ("images.npy", "index.parquet")},
         }
-        write_aside(aside / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        write_json(aside / "manifest.json", manifest)
     return FaceSet.open(out)
 
 

@@ -1,4 +1,4 @@
-"""FaceNet's trunks: networks that tell people apart, without their classifiers; three know VGGFace2."""
+"""FaceNet's trunks, without their classifiers: three know VGGFace2's people, and one ImageNet's things."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ class Trunk(nn.Sequential):
         size: side in pixels of the images that it is given where the user does not say.
         means: what is taken from the three channels, of values 0–255.
         scale: what they are divided by after that.
+        weights: what there are public weights of: ``"vggface2"``, ``"imagenet"`` or nothing.
         features: length of the output.
     """
 
     size: ClassVar[int]
     means: ClassVar[tuple[float, float, float]]
     scale: ClassVar[float] = 1.0
+    weights: ClassVar[str | None] = "vggface2"
     features: int
 
     def __init__(self, **blocks: nn.Module) -> None:
@@ -80,7 +82,7 @@ def global_mean() -> nn.Sequential:
 
 
 class SameConv2d(nn.Conv2d):
-    """A 3×3 convolution with TensorFlow's padding: for stride 2 and an even side, right and bottom only."""
+    """A convolution with TensorFlow's padding: for stride 2 and an even side, more at right and bottom."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Convolve float (B, C, S, S)."""
@@ -167,14 +169,23 @@ class MobileNetV1(Trunk):
 
 
 def add_convolution(
-    block: nn.Sequential, prefix: str, inputs: int, outputs: int, kernel: int, stride: int, groups: int
+    block: nn.Sequential,
+    prefix: str,
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    stride: int,
+    groups: int,
+    *,
+    relu: bool = True,
 ) -> None:
-    """Add convolution, batch normalisation and ReLU6 to a block, as MobileNet has them."""
+    """Add convolution, batch normalisation and ReLU6 to a block, as MobileNet and EfficientNet have them."""
     convolution = SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
     nn.init.kaiming_normal_(convolution.weight)
     block.add_module(f"{prefix}conv", convolution)
     block.add_module(f"{prefix}bn", nn.BatchNorm2d(outputs, eps=MobileNetV1.EPSILON))
-    block.add_module(f"{prefix}relu", nn.ReLU6(inplace=True))
+    if relu:
+        block.add_module(f"{prefix}relu", nn.ReLU6(inplace=True))
 
 
 class InceptionResNetV1(Trunk):
@@ -279,6 +290,64 @@ class ResNet50(Trunk):
         self.features = inputs
 
 
+class Residual(nn.Sequential):
+    """Layers in a row, the last of which, an `Add`, adds what went in to what came out."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map float (B, C, S, S) to the same shape."""
+        *branch, add = self
+        outputs = images
+        for layer in branch:
+            outputs = layer(outputs)
+        return add(outputs, images)
+
+
+class EfficientNetLite0(Trunk):
+    """EfficientNet-Lite0: EfficientNet-B0 (Tan & Le 2019) with ReLU6 and without squeeze-and-excitation.
+
+    The public weights are Google's for ImageNet, in PyTorch's form. They were trained on (x − 127) / 128, and
+    not on what ImageNet's own mean and deviation make of x, which suits most other networks.
+    """
+
+    size = 224
+    means = (127.0, 127.0, 127.0)
+    scale = 128.0
+    weights = "imagenet"
+    features = 1280
+    # Blocks, kernel, stride of the first of them, factor on the channels inside, and channels, by stage.
+    STAGES = (
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (2, 5, 2, 6, 40),
+        (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112),
+        (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
+    )
+
+    def __init__(self) -> None:
+        channels = 32
+        blocks = {"conv1": nn.Sequential()}
+        add_convolution(blocks["conv1"], "", 3, channels, 3, 2, 1)
+        for count, kernel, first_stride, expansion, outputs in self.STAGES:
+            for number in range(count):
+                stride = 1 if number else first_stride
+                block = Residual() if number else nn.Sequential()
+                block.kind = f"inverted bottleneck {kernel}×{kernel}" + (" /2" if stride == 2 else "")
+                inner = expansion * channels
+                if expansion > 1:
+                    add_convolution(block, "expand_", channels, inner, 1, 1, 1)
+                add_convolution(block, "dw_", inner, inner, kernel, stride, inner)
+                add_convolution(block, "pw_", inner, outputs, 1, 1, 1, relu=False)
+                if number:
+                    block.add_module("add", Add())
+                blocks[f"block{len(blocks)}"] = block
+                channels = outputs
+        blocks["top"] = nn.Sequential()
+        add_convolution(blocks["top"], "", channels, self.features, 1, 1, 1)
+        super().__init__(**blocks, pool=global_mean())
+
+
 class EasyTrunk(Trunk):
     """EasyNet's convolutions and the means over 3×3 fields of the image: learns who is drawn within a minute.
 
@@ -291,6 +360,7 @@ class EasyTrunk(Trunk):
     size = 64
     means = (127.5, 127.5, 127.5)
     scale = 64.0
+    weights = None
 
     def __init__(self, width: float = 1.0) -> None:
         widths = tuple(round(n * width) for n in (32, 96, 192))
@@ -307,4 +377,5 @@ TRUNKS: dict[str, type[Trunk]] = {
     "mobilenet_v1": MobileNetV1,
     "inception_resnet_v1": InceptionResNetV1,
     "resnet50": ResNet50,
+    "efficientnet_lite0": EfficientNetLite0,
 }

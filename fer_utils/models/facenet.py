@@ -1,4 +1,4 @@
-"""FaceNet: a network that was taught to tell people apart, taught to read their expressions."""
+"""FaceNet: a network that was taught to tell people (or things) apart, taught to read expressions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.models.backbones import TRUNKS, Layer, MobileNetV1
 from fer_utils.models.layers import kind
-from fer_utils.models.pretrained import load_vggface2
+from fer_utils.models.pretrained import load_imagenet, load_vggface2
 
 
 class FaceNet(nn.Module):
-    """A VGGFace2 trunk without its classifier, then FC 4096, FC 1024, FC 6, as in the poster's figure.
+    """A pretrained trunk without its classifier, then FC 4096, FC 1024, FC 6, as in the poster's figure.
 
     ========== ========================================== ===================================
     layer      what it does                               output with `mobilenet_v1`
@@ -36,13 +36,15 @@ class FaceNet(nn.Module):
 
     Args:
         trunk: ``"mobilenet_v1"`` (3 million parameters, trains on a processor), ``"inception_resnet_v1"``
-            (22 million), ``"resnet50"`` (24 million; the poster's) or ``"easynet"`` (for the demo).
-        pretrained: ``"vggface2"``, or ``"none"`` to leave the trunk as `__init__` or `load_trunk` made it.
+            (22 million), ``"resnet50"`` (24 million; the poster's), ``"efficientnet_lite0"`` (3 million, to
+            compare with) or ``"easynet"`` (for the demo).
+        pretrained: ``"vggface2"``, or ``"imagenet"`` for `efficientnet_lite0` and no other, or ``"none"`` to
+            leave the trunk as `__init__` or `load_trunk` made it.
         freeze: how much of the trunk stays as it is. An int counts layers as Keras does, the input included
             (the poster: 100 of ResNet-50's 175); a float from 0 to 1 is a share of the layers.
         head: units of the fully connected layers before the last one; empty for a single linear layer.
         dropout: share of activations dropped after each of them, 0 to 1.
-        input_size: side in pixels to which images are enlarged; none for the trunk's own (96, 160, 224).
+        input_size: side in pixels to which images are enlarged; none for the trunk's own (96, 160, 224, 224).
         trunk_width: factor on the channels of `mobilenet_v1` or `easynet` without pretrained weights.
         num_classes: number of logits.
 
@@ -64,10 +66,11 @@ class FaceNet(nn.Module):
         super().__init__()
         if trunk not in TRUNKS:
             raise ValueError(f"no trunk is called {trunk!r}; there are {', '.join(TRUNKS)}")
-        if pretrained not in ("vggface2", "none"):
-            raise ValueError(f"pretrained is {pretrained!r}; it can be 'vggface2' or 'none'")
-        if trunk == "easynet" and pretrained != "none":
-            raise ValueError("there are no public weights of 'easynet': say pretrained='none'")
+        known = TRUNKS[trunk].weights
+        if known is None and pretrained != "none":
+            raise ValueError(f"there are no public weights of {trunk!r}: say pretrained='none'")
+        if pretrained not in (known, "none"):
+            raise ValueError(f"pretrained is {pretrained!r}; for {trunk} it can be {known!r} or 'none'")
         if trunk_width != 1 and (pretrained != "none" or trunk not in ("mobilenet_v1", "easynet")):
             raise ValueError("trunk_width is for an untrained mobilenet_v1 or easynet: pretrained='none'")
         self.input_size = input_size or TRUNKS[trunk].size
@@ -136,7 +139,7 @@ class FaceNet(nn.Module):
         return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
 
     def load_pretrained(self, train_faces: FaceSet) -> None:
-        """Fill the trunk with its VGGFace2 weights; nothing happens with ``pretrained="none"``.
+        """Fill the trunk with its pretrained weights; nothing happens with ``pretrained="none"``.
 
         The weights of `mobilenet_v1` come with batch normalisation folded into the convolutions. It is taken
         apart again on training faces, without which training diverges at once; what the network computes
@@ -150,7 +153,8 @@ class FaceNet(nn.Module):
         """
         if self.options["pretrained"] == "none":
             return
-        load_vggface2(self.trunk)
+        load = load_imagenet if self.options["pretrained"] == "imagenet" else load_vggface2
+        load(self.trunk)
         if isinstance(self.trunk, MobileNetV1):
             rows = (
                 torch.linspace(0, len(train_faces) - 1, min(len(train_faces), 2048)).long().unique().numpy()

