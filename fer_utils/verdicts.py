@@ -18,7 +18,8 @@ are welcome.
     what `fer compare-all`, `fer merging` and `fer depth` write (`fer_utils.compare`).
 ``comparisons/pretraining.json``
     three starts on equal terms, what `fer pretraining` writes (`fer_utils.pretraining`): ``{"runs":
-    [{"name", "trunk", "pretrained", "how", "seed", "validation": metrics, "test": metrics}, …]}``, where `pretrained` is ``"vggface2"``, ``"imagenet"`` or ``"none"``
+    [{"name", "trunk", "pretrained", "how", "seed", "validation": metrics, "test": metrics}, …]}``,
+    where `pretrained` is ``"vggface2"``, ``"imagenet"`` or ``"none"``
     (random start) and `how` is ``"probe"`` (one linear layer on the frozen trunk), ``"head"`` (the fully
     connected head on the frozen trunk) or ``"all"`` (everything trained). `test` may be left out of all.
 ``sweeps/facenet.json``
