@@ -28,7 +28,7 @@ model = load_checkpoint("{name}")     # float images (B, 1, 64, 64), 0–1, to l
 - **Network:** {network}, {parameters:,} parameters, half precision, SHA-256 `{sha256}`.
 - **Training:** {sources}, revision `{revision}`, seed {seed}, {epochs} epochs; the epoch that was best on
   validation was kept. Options and recipe stand in the file's header and in the results file.
-- **Classes:** {classes}.
+{origin}- **Classes:** {classes}.
 - **Licence:** the code is MIT. {sources} was collected for research; use the weights for research.
 
 ## Intended use
@@ -58,6 +58,13 @@ consent, so no score by group can be given. Its labels are noisy, and its classe
 Scores on other cameras, other framing or other people will differ. Confidence says little about faces unlike
 those of FER2013, and nothing about pictures that show no face.
 """
+
+# Where a trunk's weights come from, and what that binds a user to.
+ORIGINS = {
+    "vggface2": "the public {trunk} weights learnt on VGGFace2 (Cao et al. 2018): photographs of celebrities "
+    "from the web, collected without asking them, for research. Use what was made of them for research only",
+    "imagenet": "the public {trunk} weights learnt on ImageNet, collected for research",
+}
 
 
 def publish(space: Workspace, run: str, folder: Path) -> Path:
@@ -122,6 +129,7 @@ def card(name: str, run: str, result: dict[str, Any]) -> str:
     ]
     return CARD.format(
         name=name,
+        origin=_origin(result),
         run=run,
         network=result["model"]["name"],
         parameters=result["model"]["parameters"],
@@ -136,6 +144,17 @@ def card(name: str, run: str, result: dict[str, Any]) -> str:
         judged=f"FER2013's {split} images",
         recall=_markdown(recall),
     )
+
+
+def _origin(result: dict[str, Any]) -> str:
+    """Lines on the weights that training started from, and on teachers, where there were any."""
+    options, teachers, lines = result["model"]["options"], result.get("teachers"), ""
+    if options.get("pretrained") in ORIGINS:
+        lines += f"- **Start:** {ORIGINS[options['pretrained']].format(trunk=options['trunk'])}.\n"
+    if teachers:
+        names = ", ".join(teachers["checkpoints"])
+        lines += f"- **Teachers:** {names}, with a share of {teachers['share']:g} in what was to be learnt.\n"
+    return lines
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:

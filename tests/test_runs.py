@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fer_utils import cli, results, runs
+from fer_utils import cli, publish, results, runs
 from fer_utils.augment import Augment
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
@@ -250,11 +250,23 @@ def test_publish_puts_weights_and_a_card_with_the_measured_scores(space, capsys,
     card = (tmp_path / "weights" / f"{name}.md").read_text(encoding="utf-8")
     for split in ("validation", "test"):
         assert f"{result[split]['fer2013']['accuracy']:.2%}" in card
+    assert "**Start:**" not in card and "**Teachers:**" not in card
     # Results of other weights must not stand on the card.
     results.write(result | {"checkpoint": "0" * 64}, path)
     assert cli.main(["publish", "toy", "--out", str(tmp_path / "weights")]) == 1
     assert "those of other weights" in capsys.readouterr().err
     path.unlink()
+
+
+def test_a_card_tells_where_the_weights_began_and_who_taught(space):
+    result = results.read(runs.evaluate(space, "toy"))
+    options = result["model"]["options"] | {"trunk": "mobilenet_v1", "pretrained": "vggface2"}
+    taught = {"share": 0.7, "checkpoints": {"one": "1", "two": "2"}}
+    card = publish.card("facenet", "run", result | {"model": result["model"] | {"options": options},
+                                                    "teachers": taught})  # fmt: skip
+    assert "mobilenet_v1 weights learnt on VGGFace2" in card and "research only" in card
+    assert "one, two, with a share of 0.7" in card
+    (space.results / "toy.json").unlink()
 
 
 def test_predict_reads_the_largest_face_or_the_centre(space, capsys, tmp_path):
