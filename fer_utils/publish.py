@@ -20,7 +20,8 @@ Made by `fer publish {run}` from `book/results/{run}.json`; every score below wa
 
 ```python
 from fer_utils.weights import load_checkpoint
-model = load_checkpoint("{name}")     # float images (B, 1, 64, 64), 0–1, to logits (B, 6)
+
+model = load_checkpoint("{name}")  # float images (B, 1, 64, 64), 0–1, to logits (B, 6)
 ```
 
 ## Model
