@@ -39,15 +39,11 @@ _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItem
 _FOUND = {"type": "object", "additionalProperties": {"type": "object"}}
 
 
-def _fields(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
 def _each(value: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": value}
 
 
-SCHEMA = _fields(
+SCHEMA = results.fields(
     format={"const": FORMAT},
     name={"type": "string"},
     profile={"enum": ["demo", "full"]},
@@ -57,21 +53,21 @@ SCHEMA = _fields(
     processor={"type": "string"},
     threads={"type": "integer", "minimum": 1},
     wall_seconds={"type": "number", "minimum": 0},
-    model=_fields(name={"const": NETWORK}, options={"type": "object"}, parameters={"type": "integer"}),
-    recipe=_fields(seed={"type": "integer"}, epochs={"type": "integer"}),
+    model=results.fields(name={"const": NETWORK}, options={"type": "object"}, parameters={"type": "integer"}),
+    recipe=results.fields(seed={"type": "integer"}, epochs={"type": "integer"}),
     steps={"type": "integer", "minimum": 0},
-    data=_fields(faceset={"type": "string"}, sources={"type": "object"}, splits={"type": "object"}),
+    data=results.fields(faceset={"type": "string"}, sources={"type": "object"}, splits={"type": "object"}),
     checks={
         "type": "array",
         "minItems": 4,
-        "items": _fields(
+        "items": results.fields(
             name={"type": "string"},
             value={"type": "string"},
             threshold={"type": "string"},
             passed={"type": "boolean"},
         ),
     },
-    matrix=_fields(
+    matrix=results.fields(
         trained_on={"type": "array", "minItems": 1},
         tested_on={"type": "array", "minItems": 1},
         accuracy={"type": "array", "items": _SHARES},
@@ -79,10 +75,12 @@ SCHEMA = _fields(
         chance=_SHARES,
         confusions=_each(_each({"type": "array", "items": _COUNTS, "minItems": 6, "maxItems": 6})),
     ),
-    sensitivity=_each(_fields(named={"type": "integer"}, of={"type": "integer"}, missed={"type": "array"})),
+    sensitivity=_each(
+        results.fields(named={"type": "integer"}, of={"type": "integer"}, missed={"type": "array"})
+    ),
     swaps={
         "type": "array",
-        "items": _fields(
+        "items": results.fields(
             source={"type": "string"},
             classes={"type": "array", "minItems": 2, "maxItems": 2},
             compared={"type": "boolean"},
@@ -94,7 +92,7 @@ SCHEMA = _fields(
     },
     statistics=_each(
         _each(
-            _fields(
+            results.fields(
                 images={"type": "integer"},
                 quantiles={"type": "array", "minItems": len(LEVELS), "maxItems": len(LEVELS)},
             )

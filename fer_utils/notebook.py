@@ -589,7 +589,7 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
         percent(part["fer2013-deduplicated"]["accuracy"]) if "fer2013-deduplicated" in part else "the same",
         f"Epoch {epoch} of {len(history)} was kept. There, {percent(row['train_accuracy'])} of the training "
         f"images were right (augmented, and with dropout on) and {percent(row['val_accuracy'])} of the "
-        "validation images (as they are, with dropout off).",
+        f"validation images (as they are, with dropout off{_rounded(top)}).",
         max(recall, key=lambda name: recall[name]),
         min(recall, key=lambda name: recall[name]),
         f"{model['trained_parameters']:,} of {model['parameters']:,} parameters",
@@ -597,6 +597,13 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
         _gap(network, spread["mean"]),
     )
     return {f"{network}-{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def _rounded(result: dict[str, Any]) -> str:
+    """What makes the accuracies of a learning curve differ from those of the results file, if it is so."""
+    scored = percent(result["validation"]["fer2013"]["accuracy"])
+    precision = result.get("precision", "32-true")
+    return "" if precision == "32-true" else f"; in {precision}, while single precision gives {scored}"
 
 
 def _gap(network: str, accuracy: float) -> str:

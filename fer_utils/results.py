@@ -76,6 +76,11 @@ SCHEMA = {
 }
 
 
+def fields(**properties: Any) -> dict[str, Any]:
+    """JSON schema of an object that has at least these fields."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
 def validate(result: dict[str, Any], file: Path | None = None, schema: dict[str, Any] = SCHEMA) -> None:
     """Check a result against a schema.
 

