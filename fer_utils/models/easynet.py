@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fer_utils.models.normalise import Standardise
+from fer_utils.models.normalise import Standardise, resize
 
 
 def pooling(channels: int, padding: int = 0) -> nn.Sequential:
@@ -41,7 +41,7 @@ class EasyNet(nn.Module):
         widths: filters of the three convolutions.
         hidden: units of the first fully connected layer.
         dropout: share of activations dropped before each fully connected layer, 0 to 1.
-        image_size: height and width of the input in pixels.
+        image_size: side in pixels to which images are scaled.
         channels: of the input.
         stride: step of the first convolution; 2 pays for twice as many filters everywhere.
         padding: fill the border with zeros, so that convolutions keep the size of their input.
@@ -80,6 +80,7 @@ class EasyNet(nn.Module):
         if depth != 3:  # runs that began before this option was there must still be able to go on
             self.options["depth"] = depth
         pad = int(padding)
+        self.image_size = image_size
         self.standardise = Standardise()
         self.features = nn.Sequential()
         self.features.add_module("conv1", nn.Conv2d(channels, widths[0], 5, stride, 2 * pad, bias=False))
@@ -109,4 +110,4 @@ class EasyNet(nn.Module):
         Returns:
             Logits, float (B, num_classes).
         """
-        return self.classifier(self.features(self.standardise(images)).flatten(1))
+        return self.classifier(self.features(self.standardise(resize(images, self.image_size))).flatten(1))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.models.backbones import TRUNKS, Layer, MobileNetV1
 from fer_utils.models.layers import kind
+from fer_utils.models.normalise import resize
 from fer_utils.models.pretrained import load_imagenet, load_vggface2
 
 
@@ -133,10 +133,7 @@ class FaceNet(nn.Module):
 
     def enlarge(self, images: Tensor) -> Tensor:
         """Scale float images (B, 1, H, W) of 0–1 to `input_size`, bicubic and antialiased."""
-        if images.shape[-1] == self.input_size:
-            return images
-        size = (self.input_size, self.input_size)
-        return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+        return resize(images, self.input_size)
 
     def load_pretrained(self, train_faces: FaceSet) -> None:
         """Fill the trunk with its pretrained weights; nothing happens with ``pretrained="none"``.

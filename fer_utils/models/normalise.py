@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """Scale float images (B, C, H, W) of 0–1 to squares of `side` pixels, bicubic and antialiased."""
+    if images.shape[-2:] == (side, side):
+        return images
+    return F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 class Standardise(nn.Module):
