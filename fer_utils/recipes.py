@@ -10,8 +10,8 @@ from fer_utils.training import Recipe, default_precision
 from fer_utils.workspace import Profile
 
 _POSTER = Augment(flip=0.5, degrees=10, shift=0.06, scale=0.1)
-_STRONGER = Augment(flip=0.5, degrees=12, shift=0.08, scale=0.12)
-_SHARP = dataclasses.replace(_STRONGER, brightness=0.15, contrast=0.2, interpolation="bicubic")
+_BICUBIC = Augment(flip=0.5, degrees=12, shift=0.08, scale=0.12, interpolation="bicubic")
+_LIGHTER = dataclasses.replace(_BICUBIC, brightness=0.15, contrast=0.2)
 
 # The poster froze the first 100 of its ResNet-50's 175 layers; other trunks freeze the same share.
 POSTER_FREEZE = 100 / 175
@@ -19,15 +19,18 @@ POSTER_FREEZE = 100 / 175
 RECIPES: dict[Profile, dict[str, tuple[dict[str, Any], Recipe]]] = {
     "full": {
         "emonet": ({}, Recipe(epochs=12, lr=0.02, augment=_POSTER)),
-        "easynet": ({}, Recipe(epochs=24, lr=0.02, augment=_STRONGER)),
+        "easynet": ({}, Recipe(epochs=28, lr=0.02, augment=_BICUBIC)),
         "facenet": (
             {"freeze": 0.45, "head": [], "input_size": 128},
-            Recipe(epochs=12, lr=0.03, augment=_SHARP),
+            Recipe(epochs=12, lr=0.03, augment=_LIGHTER),
         ),
     },
     "demo": {
         "emonet": ({"width": 0.125}, Recipe(epochs=5, lr=0.02, augment=_POSTER)),
-        "easynet": ({"widths": [16, 32, 64]}, Recipe(epochs=6, lr=0.05, augment=_POSTER)),
+        "easynet": (
+            {"widths": [16, 32, 64], "stride": 2, "image_size": 64},
+            Recipe(epochs=6, lr=0.05, augment=_POSTER),
+        ),
         "facenet": (
             {"trunk": "easynet", "pretrained": "none", "trunk_width": 0.5, "head": [256, 64], "dropout": 0.2},
             Recipe(epochs=8, batch_size=32, lr=0.03, augment=_POSTER),

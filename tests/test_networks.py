@@ -18,14 +18,24 @@ def shapes(model, size=64):
 def test_easynet_has_the_posters_layers():
     seen = shapes(EasyNet())
     assert [seen[k] for k in ("conv1", "pool1", "conv2", "pool2", "conv3", "fc1", "fc2")] == [
-        (64, 32, 32), (64, 16, 16), (128, 16, 16), (128, 8, 8), (256, 7, 7), (128,), (6,)
+        (32, 48, 48), (32, 24, 24), (96, 24, 24), (96, 12, 12), (192, 11, 11), (128,), (6,)
     ]  # fmt: skip
     kernels = [m.kernel_size for m in EasyNet().modules() if isinstance(m, torch.nn.Conv2d)]
     assert kernels == [(5, 5), (5, 5), (4, 4)]
-    unpadded = shapes(EasyNet(widths=(4, 8, 16), stride=1, padding=False))
+    unpadded = shapes(EasyNet(widths=(4, 8, 16), padding=False, image_size=64))
     assert [unpadded[k] for k in ("conv1", "pool1", "conv2", "pool2", "conv3")] == [
         (4, 60, 60), (4, 29, 29), (8, 25, 25), (8, 12, 12), (16, 9, 9)
     ]  # fmt: skip
+
+
+def test_easynet_scales_images_to_its_own_size():
+    model, seen = EasyNet(widths=(4, 8, 16)).eval(), []
+    model.standardise.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    ramp = (torch.arange(64) / 64).expand(1, 1, 64, 64)
+    model(ramp)
+    assert seen[0].shape == (1, 1, 48, 48)
+    inside = seen[0][0, 0, 24, 4:-4].diff()  # borders are bent
+    torch.testing.assert_close(inside, torch.full_like(inside, 1 / 48), atol=1e-3, rtol=0)
 
 
 def test_emonet_is_shaped_like_vgg_s():
