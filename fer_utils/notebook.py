@@ -280,22 +280,26 @@ def benchmark_facts() -> dict[str, str]:
 
 
 def throughput_facts() -> dict[str, str]:
-    """Images a second that EasyNet trains on, for the prose, by glue name."""
+    """Images a second that EasyNet trains on, and on what machine, for the prose, by glue name."""
     names = {
-        "easynet-rate": "stride 2, 64-128-256, bf16-mixed",
-        "easynet-rate-first": "stride 1, 32-96-192, 32-true",
-        "easynet-rate-first-half": "stride 1, 32-96-192, bf16-mixed",
+        "easynet-rate": "48 px, 32-96-192, bf16-mixed",
+        "easynet-rate-single": "48 px, 32-96-192, 32-true",
+        "easynet-rate-64": "64 px, 32-96-192, bf16-mixed",
     }
     measured = full_report("benchmarks/throughput.json")
     rates = measured["images_per_second"] if measured else {}
-    return {key: f"{rates[name]:.0f}" if name in rates else NOT_YET for key, name in names.items()}
+    machine = f"{measured['threads']} threads of an {measured['processor']}" if measured else NOT_YET
+    return {key: f"{rates[name]:.0f}" if name in rates else NOT_YET for key, name in names.items()} | {
+        "throughput-machine": machine
+    }
 
 
 def caching_table(report: dict[str, Any] | None) -> pd.DataFrame:
     """What `tests/benchmarks/caching.py` measured, one row a case."""
+    heads = {"head only": "the poster's head alone", "linear head": "a linear head alone"}
     rows = [
         {
-            "trained": "the head alone" if c["case"] == "head only" else f"above {c['last_frozen']}",
+            "trained": heads.get(c["case"], f"above {c['last_frozen']}"),
             "images a batch": c["batch"],
             "seconds an epoch": f"{np.median(c['epoch_seconds']['uncached']):.1f}",
             "with the cache": f"{np.median(c['epoch_seconds']['cached']):.1f}",
@@ -608,7 +612,8 @@ def _rounded(result: dict[str, Any]) -> str:
 
 def _gap(network: str, accuracy: float) -> str:
     """How far an accuracy is from the poster's, in words."""
-    reported = anchors().set_index("system")["accuracy"].get(f"{POSTER_NAMES.get(network)}, the poster")
+    poster = POSTER_NAMES.get(network.removesuffix("-taught"))
+    reported = anchors().set_index("system")["accuracy"].get(f"{poster}, the poster")
     if reported is None:
         return "not reported by the poster"
     points = 100 * (accuracy - reported)

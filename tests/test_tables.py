@@ -96,7 +96,7 @@ CACHING = {
 
 
 def test_caching_is_told_with_its_spread_and_its_bound():
-    row = notebook.caching_table(CACHING).loc["the head alone"]
+    row = notebook.caching_table(CACHING).loc["the poster's head alone"]
     assert row["seconds an epoch"] == "21.0" and row["with the cache"] == "1.1"
     assert row["times as fast"] == "19.09 (17.50 to 22.73)" and row["reached"] == "76 %"
     assert row["accuracy"] == "55.1 %" and row["accuracy with the cache"] == "54.8 %"

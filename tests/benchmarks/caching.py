@@ -2,7 +2,7 @@
 
 Run with `python tests/benchmarks/caching.py` on an otherwise idle machine, with real data merged and the
 weights of MobileNet at hand (FER_DATA, FER_WEIGHTS); ``--help`` shows how to make it smaller. For each case,
-training only the head and training above the poster's share of frozen layers, it
+training only a head (linear, or the poster's) and training above the poster's share of frozen layers, it
 
 - computes the cache, or opens it;
 - trains with and without it, by the same recipe, one epoch of each in turn, through `fit`, which is stopped
@@ -42,8 +42,15 @@ from fer_utils.results import write_benchmark
 from fer_utils.training import Fit, Recipe, fit, make_optimizer
 from fer_utils.workspace import workspace
 
-# Name, frozen share of the trunk, images a batch.
-CASES = (("head only", 1.0, 64), ("head only", 1.0, 256), ("poster's share", POSTER_FREEZE, 64))
+# Name, frozen share of the trunk, units of the head's hidden layers, images a batch.
+Case = tuple[str, float, tuple[int, ...], int]
+POSTER_HEAD = (4096, 1024)
+CASES: tuple[Case, ...] = (
+    ("linear head", 1.0, (), 64),
+    ("head only", 1.0, POSTER_HEAD, 64),
+    ("head only", 1.0, POSTER_HEAD, 256),
+    ("poster's share", POSTER_FREEZE, POSTER_HEAD, 64),
+)
 TIMED = 5  # batches of each part between two epochs
 
 
@@ -127,9 +134,9 @@ class Parts:
         return 1 + (train * ms["frozen"] + validation * ms["frozen, validation"]) / trained
 
 
-def measure(case: tuple[str, float, int], options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
+def measure(case: Case, options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     """Run one case: cache, epochs in turn, bound and comparison."""
-    name, freeze, batch_size = case
+    name, freeze, head, batch_size = case
     space = workspace(options.profile)
     faces = space.faces()
     train, validation = (some(faces.split(s), options.images) for s in ("train", "validation"))
@@ -141,7 +148,7 @@ def measure(case: tuple[str, float, int], options: argparse.Namespace, clock: Cl
 
     def new() -> FaceNet:
         L.seed_everything(recipe.seed, verbose=False)
-        net = FaceNet(pretrained="none", freeze=freeze)
+        net = FaceNet(pretrained="none", freeze=freeze, head=head)
         net.load_trunk(trunk)
         return net
 

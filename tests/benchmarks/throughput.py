@@ -1,4 +1,4 @@
-"""How many images a second EasyNet trains on, by width, stride and precision; alternating in one run.
+"""How many images a second EasyNet trains on, by image size, width and precision; alternating in one run.
 
     python tests/benchmarks/throughput.py
 
@@ -20,9 +20,9 @@ from fer_utils.workspace import workspace
 
 BATCH, STEPS, ROUNDS = 64, 8, 5
 VARIANTS = {
-    "stride 1, 32-96-192": {"widths": (32, 96, 192), "stride": 1, "padding": False},
-    "stride 2, 64-128-256": {},
-    "stride 2, 64-192-384": {"widths": (64, 192, 384)},
+    "48 px, 32-96-192": {},
+    "64 px, 32-96-192": {"image_size": 64},
+    "48 px, 64-128-256": {"widths": (64, 128, 256)},
 }
 
 
