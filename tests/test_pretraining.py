@@ -369,6 +369,14 @@ def test_the_figure_says_means_over_seeds_and_leaves_gaps():
     assert 0.3 < low < 0.5 and 0.62 < high < 0.8
 
 
+def test_the_terms_are_told_with_the_seeds_of_each_way():
+    runs_ = [{"how": "all", "seed": 0}, {"how": "probe", "seed": 0}, {"how": "probe", "seed": 1}] * 2
+    said = pretraining.told({"size": 96, "recipe": {"epochs": 4, "lr": 0.03}, "runs": runs_})["starts-terms"]
+    assert said.startswith("96 pixels, 4 epochs, learning rate 0.03; seeds: 2 for a linear probe, 0 for")
+    assert said.endswith("1 for everything trained")
+    assert pretraining.told(None) == {"starts-terms": "not run yet"}
+
+
 def test_the_command_says_each_run(capsys, monkeypatch):
     asked = {}
     run = {"name": "pretraining/none-probe-seed0", "parameters": 3_210, "seconds": 12.4,
