@@ -40,13 +40,23 @@ class Check:
         name: what was checked.
         value: what was measured, in words.
         threshold: what was asked for, in words.
-        passed: the verdict.
+        passed: whether nothing was found wrong.
     """
 
     name: str
     value: str
     threshold: str
     passed: bool
+
+    @property
+    def compared(self) -> bool:
+        """Whether there was anything to compare."""
+        return self.value != ALONE
+
+    @property
+    def verdict(self) -> str:
+        """``"passed"``, ``"FAILED"`` or ``"not compared"``."""
+        return ("passed" if self.passed else "FAILED") if self.compared else "not compared"
 
 
 def train(build: Build, faces: FaceSet, recipe: Recipe, *, steps: int = 0) -> nn.Module:

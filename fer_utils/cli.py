@@ -76,7 +76,7 @@ def _check(options: argparse.Namespace) -> int:
     def report(outcome: Check | Proof) -> None:
         if isinstance(outcome, Check):
             good, text = outcome.passed, f"{outcome.name}: {outcome.value} (asked for: {outcome.threshold})"
-            verdict = "passed" if good else "FAILED"
+            verdict = outcome.verdict
         else:
             good = outcome.named is not False
             text = f"swapped in {outcome.source}: {' and '.join(outcome.classes)}; named: {outcome.said}"

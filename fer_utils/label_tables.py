@@ -17,6 +17,7 @@ from fer_utils.workspace import Workspace, workspace
 
 _CEILING = {
     "person_and_label": "one of the ten says FER2013's label",
+    "person_and_person": "one of the ten says what another of the ten says",
     "person_and_others": "one of the ten says the top vote of the other nine",
     "best_against_person": "the ten's own top vote, against one of them",
 }
@@ -205,14 +206,20 @@ def soft_table(report: dict[str, Any] | None, split: str = "test") -> pd.DataFra
     if not values:
         return not_yet()
     rows = {}
+    for network in sorted({network for network, _ in values}):  # what has not been run says so
+        for kind in _KINDS.values():
+            values.setdefault((network, kind), [])
     for (network, kind), scores in values.items():
+        if not scores:
+            rows[f"{network}, {kind}"] = {"seeds": NOT_YET}
+            continue
         own, majority = (results.summarise(list(column)) for column in zip(*scores, strict=True))
         rows[f"{network}, {kind}"] = {
             "seeds": own["seeds"],
             "on FER2013's labels": _spread(own),
             "on FER+'s majorities": _spread(majority),
         }
-    return pd.DataFrame(rows).T.rename_axis("trained on")
+    return pd.DataFrame(rows).T.fillna("–").rename_axis("trained on")
 
 
 def bands_figure(report: dict[str, Any], run: str, split: str = "test") -> Figure:
@@ -235,7 +242,7 @@ def bands_figure(report: dict[str, Any], run: str, split: str = "test") -> Figur
 def facts(report: dict[str, Any] | None) -> dict[str, str]:
     """Numbers about the real labels for the prose, by glue name, from `fer labels`."""
     names = ("test", "fear", "sad", "easiest", "easiest-share", "hardest", "hardest-share", "hardest-said",
-             "neutral", "person", "conflicts", "copies")  # fmt: skip
+             "neutral", "person", "pair", "conflicts", "copies")  # fmt: skip
     if report is None:
         return {f"labels-{name}": NOT_YET for name in names}
     test, copies = report["splits"]["test"], report["duplicates"]
@@ -252,7 +259,8 @@ def facts(report: dict[str, Any] | None) -> dict[str, str]:
         percent(by_class[low]),
         f"{ANSWERS[hardest.argmax()]} ({percent(hardest.max() / hardest.sum())} of the row)",
         percent(1 - neutral[CLASSES.index("neutral")] / neutral.sum()),
-        percent(test["ceiling"]["person_and_others"]),
+        percent(test["ceiling"]["person_and_label"]),
+        percent(test["ceiling"]["person_and_person"]),
         f"{copies['conflicting_before_merge']:,}",
         percent(copies["same_votes"]["share"]),
     )

@@ -116,6 +116,8 @@ def ceiling(labels: np.ndarray, votes: Votes) -> dict[str, float | None]:
 
     Returns:
         - `person_and_label`: probability that one of the ten, drawn at random, says the label;
+        - `person_and_person`: probability that one of the ten says what another of them says, on images with
+          two votes or more;
         - `person_and_others`: probability that one of the ten says the top vote of the other nine; of w words
           that share the first place, one counts 1/w;
         - `best_against_person`: mean share of the most frequent word. No answer can be expected to match one
@@ -123,7 +125,9 @@ def ceiling(labels: np.ndarray, votes: Votes) -> dict[str, float | None]:
           most frequent word is chosen after the votes are known.
     """
     if not len(votes):
-        return dict.fromkeys(("person_and_label", "person_and_others", "best_against_person"))
+        return dict.fromkeys(
+            ("person_and_label", "person_and_person", "person_and_others", "best_against_person")
+        )
     counts = votes.counts
     agrees = np.zeros(len(votes))
     for word in range(counts.shape[1]):
@@ -131,8 +135,11 @@ def ceiling(labels: np.ndarray, votes: Votes) -> dict[str, float | None]:
         others[:, word] -= 1
         leads = others == others.max(1, keepdims=True)
         agrees += counts[:, word] * leads[:, word] / leads.sum(1)
+    total = counts.sum(1)
+    pairs = (counts * (counts - 1)).sum(1)[total > 1] / (total * (total - 1))[total > 1]
     return {
         "person_and_label": float(votes.for_label(labels).mean()),
+        "person_and_person": _mean(pairs),
         "person_and_others": float((agrees / votes.total).mean()),
         "best_against_person": float(votes.top_share.mean()),
     }

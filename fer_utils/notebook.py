@@ -125,10 +125,9 @@ def detections(
 def verdicts(outcomes: list[Check]) -> pd.DataFrame:
     """The outcomes of checks as a table: measured, asked for, verdict."""
     rows = [
-        {"check": o.name, "measured": o.value, "asked for": o.threshold,
-         "verdict": "passed" if o.passed else "FAILED"}
+        {"check": o.name, "measured": o.value, "asked for": o.threshold, "verdict": o.verdict}
         for o in outcomes
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows).set_index("check")
 
 
@@ -218,14 +217,20 @@ def checked_facts(found: list[dict[str, Any]]) -> dict[str, str]:
     if not found:
         return {f"checks-{name}": NOT_YET for name in names}
     result = found[0]
-    recipe, outcomes, sources = result["recipe"], result["checks"], result["matrix"]["tested_on"]
-    good = [o["passed"] for o in outcomes]
+    recipe, sources = result["recipe"], result["matrix"]["tested_on"]
+    outcomes = [Check(**outcome) for outcome in result["checks"]]
+    by_verdict = {
+        v: [o.name for o in outcomes if o.verdict == v] for v in ("passed", "FAILED", "not compared")
+    }
+    made = len(outcomes) - len(by_verdict["not compared"])
     values = (
         f"Run on {result['date']} with revision {result['revision']}: EmoNet of "
         f"{result['model']['parameters']:,} parameters, epochs a training: {recipe['epochs']}; "
         f"{result['wall_seconds'] / 3600:.1f} hours on {result['processor']}, threads: {result['threads']}.",
-        f"{sum(good)} of {len(good)} checks passed"
-        + ("" if all(good) else "; failed: " + ", ".join(o["name"] for o in outcomes if not o["passed"])),
+        f"{len(by_verdict['passed'])} of {made} checks passed"
+        + "".join(
+            f"; {v.lower()}: {', '.join(by_verdict[v])}" for v in ("FAILED", "not compared") if by_verdict[v]
+        ),
         _proof_in_words(result, sources),
     )
     return {f"checks-{name}": value for name, value in zip(names, values, strict=True)}

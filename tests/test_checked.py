@@ -206,6 +206,12 @@ def test_one_source_is_checked_without_a_comparison(toy_faces, tmp_path, monkeyp
     assert swap["named"] is None and not swap["compared"] and swap["found"] == {} and swap["home"] is None
     assert "one source only (fer2013)" in notebook.checked_facts([result])["checks-proof"]
     assert "nothing to compare" in result["checks"][3]["value"]
+    said = notebook.checked_facts([result])["checks-passed"]
+    assert (
+        said.endswith("of 3 checks passed; not compared: the sources use the same codes")
+        or "; failed: " in said
+    )
+    assert notebook.checked_verdicts([result])["verdict"].iloc[3] == "not compared"
 
 
 @pytest.fixture
