@@ -683,6 +683,11 @@ def best(found: list[dict[str, Any]]) -> dict[str, Any]:
     return max(found, key=lambda result: result["validation"]["fer2013"]["accuracy"])
 
 
+def best_name(found: list[dict[str, Any]]) -> str:
+    """Name of the result that is best on validation, for the prose."""
+    return best(found)["name"] if found else NOT_YET
+
+
 def curve_figure(result: dict[str, Any]) -> Figure:
     """Learning curve of a result."""
     return plots.learning_curves(curve(result), best_epoch=best_epoch(result))

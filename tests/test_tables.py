@@ -105,3 +105,22 @@ def test_caching_is_told_with_its_spread_and_its_bound():
     assert facts["caching-size"] == "0.1 GB" and facts["caching-views"] == "4"
     assert notebook.caching_table(None).index[0] == notebook.NOT_YET
     assert set(notebook.caching_facts(None)) == set(facts)
+
+
+def test_the_best_run_is_named_by_validation():
+    assert notebook.best_name([run("a", 0.60), run("b", 0.62), run("c", 0.61)]) == "b"
+    assert notebook.best_name([]) == notebook.NOT_YET
+
+
+def test_throughput_names_its_machine(tmp_path, monkeypatch):
+    measured = {
+        "threads": 2,
+        "processor": "EPYC",
+        "images_per_second": {"48 px, 32-96-192, bf16-mixed": 930.4},
+    }
+    monkeypatch.setattr(notebook, "full_report", lambda name: measured)
+    facts = notebook.throughput_facts()
+    assert facts["easynet-rate"] == "930" and facts["easynet-rate-64"] == notebook.NOT_YET
+    assert facts["throughput-machine"] == "2 threads of an EPYC"
+    monkeypatch.setattr(notebook, "full_report", lambda name: None)
+    assert set(notebook.throughput_facts().values()) == {notebook.NOT_YET}
