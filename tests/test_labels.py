@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import replace
@@ -194,9 +195,10 @@ def test_copies_with_two_labels_are_shown_with_their_votes(space):
 def test_the_ceiling_is_what_asking_one_of_the_ten_gives(rows, seed):
     found = votes(*rows)
     own = np.random.default_rng(seed).integers(0, 6, len(rows))
-    agrees, says = [], []
+    agrees, says, same = [], [], []
     for row, label in zip(rows, own, strict=True):
         people = [word for word, n in enumerate(row) for _ in range(n)]
+        same += [a == b for a, b in itertools.permutations(people, 2)]
         for i, word in enumerate(people):
             others = Counter(people[:i] + people[i + 1 :])
             first = [w for w, n in others.items() if n == max(others.values())]
@@ -205,6 +207,7 @@ def test_the_ceiling_is_what_asking_one_of_the_ten_gives(rows, seed):
     ceiling = labels.ceiling(own, found)
     assert ceiling["person_and_others"] == pytest.approx(np.mean(agrees))
     assert ceiling["person_and_label"] == pytest.approx(np.mean(says))
+    assert ceiling["person_and_person"] == pytest.approx(np.mean(same))
     assert ceiling["best_against_person"] == pytest.approx(np.mean(found.top_share))
     assert ceiling["best_against_person"] >= ceiling["person_and_label"]
 
@@ -439,13 +442,17 @@ def test_tables_show_the_reports_or_say_that_there_are_none(space, doubts, netwo
     report = labels.write_agreement(space)
     table = label_tables.agreement_table(report["splits"])
     assert table.loc["all", "train"].startswith(f"{100 * report['splits']['train']['top']['share']:.1f} %")
-    assert label_tables.ceiling_table(report["splits"]).shape == (4, 3)
+    assert label_tables.ceiling_table(report["splits"]).shape == (5, 3)
     assert label_tables.duplicates_table(report["duplicates"]).iloc[2, 0] == "1"
     assert label_tables.issues_table(doubts).loc["labels"].tolist() == ["239", "239"]
     assert "3 folds" in label_tables.issues_reading(doubts)
     assert list(label_tables.networks_table(networks).columns) == ["labels/own"]
     both = label_tables.soft_table(networks, "validation")
     assert list(both.index) == ["easynet, FER2013's labels", "easynet, votes of FER+"]
+    own_only = {n: r for n, r in networks["runs"].items() if r["labels"] == "own"}
+    halves = label_tables.soft_table(networks | {"runs": own_only}, "validation")
+    assert halves.loc["easynet, votes of FER+", "seeds"] == "not run yet"
+    assert halves.loc["easynet, FER2013's labels"].equals(both.loc["easynet, FER2013's labels"])
     facts = label_tables.facts(report)
     assert facts.keys() == label_tables.facts(None).keys()
     assert facts["labels-conflicts"] == "1" and facts["labels-copies"] == "100.0 %"
