@@ -26,7 +26,7 @@ from fer_utils.training import Recipe, fit
 from fer_utils.weights import save_checkpoint
 from fer_utils.workspace import Workspace
 
-OPTIONS = {"widths": [8, 8, 16], "hidden": 16, "dropout": 0.0}
+OPTIONS = {"widths": [8, 8, 16], "hidden": 16, "dropout": 0.0, "stride": 2, "image_size": 64}
 FACES = inspection.drawn_faces(24)
 FROM_FACES = (robustness.SHUFFLED, robustness.BLURRED)
 bar_rows = [(8 * k * 64 / 48, (8 * k + 6) * 64 / 48) for k in range(6)]  # of the toy faces, enlarged to 64
@@ -144,7 +144,8 @@ def test_averaged_slopes_are_the_first_papers_and_agree_where_the_network_takes_
 
 NETWORKS = {
     "easynet": lambda: EasyNet(widths=(8, 8, 8)),
-    "easynet without padding": lambda: EasyNet(widths=(8, 8, 8), stride=1, padding=False),
+    "easynet of the demo": lambda: EasyNet(widths=(8, 8, 8), stride=2, image_size=64),
+    "easynet without padding": lambda: EasyNet(widths=(8, 8, 8), padding=False, image_size=64),
     "emonet": lambda: EmoNet(width=0.1),
     "mobilenet": lambda: FaceNet(pretrained="none", trunk_width=0.25, head=[8]),
     "mobilenet at 112": lambda: FaceNet(pretrained="none", trunk_width=0.25, head=[8], input_size=112),
