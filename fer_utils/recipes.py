@@ -11,7 +11,7 @@ from fer_utils.workspace import Profile
 
 _POSTER = Augment(flip=0.5, degrees=10, shift=0.06, scale=0.1)
 _BICUBIC = Augment(flip=0.5, degrees=12, shift=0.08, scale=0.12, interpolation="bicubic")
-_LIGHTER = dataclasses.replace(_BICUBIC, brightness=0.15, contrast=0.2)
+_LIT = dataclasses.replace(_BICUBIC, brightness=0.15, contrast=0.2)
 
 # The poster froze the first 100 of its ResNet-50's 175 layers; other trunks freeze the same share.
 POSTER_FREEZE = 100 / 175
@@ -22,7 +22,7 @@ RECIPES: dict[Profile, dict[str, tuple[dict[str, Any], Recipe]]] = {
         "easynet": ({}, Recipe(epochs=28, lr=0.02, augment=_BICUBIC)),
         "facenet": (
             {"freeze": 0.45, "head": [], "input_size": 128},
-            Recipe(epochs=12, lr=0.03, augment=_LIGHTER),
+            Recipe(epochs=12, lr=0.03, augment=_LIT),
         ),
     },
     "demo": {
