@@ -455,12 +455,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--labels",
-        choices=("own", "ferplus"),
+        choices=("own", "ferplus", "both"),
         default="own",
-        help="learn from the sources' own labels, or from the votes of FER+ where there are some",
+        help="learn from the sources' own labels, from the votes of FER+ where there are some, or from "
+        "the labels and, as a second question, the votes",
     )
     sub.add_argument(
-        "--share", type=float, help="weight of the teachers' answer (0.7 if not said), or of the votes (1)"
+        "--share",
+        type=float,
+        help="weight of the votes (1 if not said), or else of the teachers' answer (0.7)",
     )
     sub.add_argument(
         "--cache",

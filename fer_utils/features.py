@@ -464,7 +464,7 @@ class CachedFaces(Dataset[Batch]):
     def __init__(self, views: list[np.ndarray], faces: Faces) -> None:
         if any(len(view) != len(faces) for view in views):
             raise ValueError(f"features of {[len(v) for v in views]} images for {len(faces)} faces")
-        self.views, self.faces = views, faces
+        self.views, self.faces, self.answers = views, faces, faces.answers
 
     def __len__(self) -> int:
         return len(self.faces)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import lightning as L
+import numpy as np
 import pandas as pd
 from torch import nn
 
@@ -24,7 +25,7 @@ from fer_utils.files import sha256, write_json, write_table
 from fer_utils.models import FaceNet, build
 from fer_utils.recipes import recipe_for
 from fer_utils.training import Fit, Recipe, default_precision, fit
-from fer_utils.votes import LabelKind, join, read_votes, soft_labels
+from fer_utils.votes import LabelKind, join, read_votes, second_question, soft_labels
 from fer_utils.weights import load_checkpoint, save_checkpoint
 from fer_utils.workspace import Workspace
 
@@ -64,8 +65,11 @@ def train(
         teachers: names of runs; the network learns from their mean answer (`fer_utils.soft.answers`) as well
             as from the label.
         labels: ``"ferplus"`` to learn from the votes of FER+ (`fer_utils.votes.soft_labels`) where there are
-            some. The epoch is chosen by the sources' own labels all the same.
-        share: weight of the teachers' answer, or of the votes, in that, 0–1; by default 0.7, or 1.
+            some; ``"both"`` to learn from the labels and, as a second question that is forgotten after
+            training, from the votes (`fer_utils.votes.second_question`). The epoch is chosen by the sources'
+            own labels all the same.
+        share: weight of the teachers' answer, or of the votes, in that, 0–1; by default 0.7, or 1. With
+            ``"both"`` it is the weight of the second question, and teachers have theirs, 0.7.
         cached: for ``"facenet"``: compute the frozen part once, for this many views of each training face,
             the plain one among them, and train only the part above it (`fer_utils.features`); none to compute
             it again in every epoch. Views are shared by the runs of a workspace.
@@ -76,12 +80,13 @@ def train(
     Raises:
         DataError: nothing merged, no images of the sources, no votes that fit, or a resumed run of another
             network.
-        ValueError: an unknown network, recipe field, option or kind of label, teachers and votes at once, or
-            a cache for what has no frozen part.
+        ValueError: an unknown network, recipe field, option or kind of label, teachers and votes for one
+            question, or a cache for what has no frozen part.
     """
-    if labels not in get_args(LabelKind) or (teachers and labels != "own"):
+    if labels not in get_args(LabelKind) or (teachers and labels == "ferplus"):
         raise ValueError(
-            f"labels is {labels!r}; it must be one of {', '.join(get_args(LabelKind))}, and own with teachers"
+            f"labels is {labels!r}; it must be one of {', '.join(get_args(LabelKind))}, "
+            "and not ferplus with teachers"
         )
     options, recipe = recipe_for(network, space.profile)
     recipe = change(dataclasses.replace(recipe, seed=seed), recipe_changes or {})
@@ -115,13 +120,19 @@ def train(
     targets = None
     if teachers:
         told, checkpoints = soft.answers(space, teachers, training)
-        about["teachers"] = {"share": 0.7 if share is None else share, "checkpoints": checkpoints}
-        targets = soft.blend(training.labels, told, about["teachers"]["share"])
-    elif labels == "ferplus":
+        teaching = 0.7 if share is None or labels == "both" else share
+        about["teachers"] = {"share": teaching, "checkpoints": checkpoints}
+        targets = soft.blend(training.labels, told, teaching)
+    if labels != "own":
         table, votes_file = read_votes(space.data)
+        votes = join(training.index, table, faces.manifest["disgust"])
         share = 1.0 if share is None else share
         about["labels"] = {"kind": labels, "share": share, "votes": sha256(votes_file)}
-        targets = soft_labels(training.labels, join(training.index, table, faces.manifest["disgust"]), share)
+        if labels == "ferplus":
+            targets = soft_labels(training.labels, votes, share)
+        else:
+            first = np.eye(len(CLASSES))[training.labels] if targets is None else targets
+            targets = np.hstack([first, second_question(votes, share)])
     if resume:
         _check_same_run(folder / "run.json", about)
     if cached is not None:

@@ -99,11 +99,12 @@ class Faces(Dataset[Batch]):
     """A `FaceSet` that hands out whole batches.
 
     A batch is images, uint8 (B, 1, 64, 64); labels, int64 (B,); and targets, float32 (B, classes), a
-    distribution over the classes for each image.
+    distribution over the classes for each image, or (B, classes + answers) with a second question.
 
     Args:
         faces: the images and their labels.
-        targets: float32 (N, classes), rows sum to 1; by default all the weight is on the label.
+        targets: float32 (N, classes), rows sum to 1; by default all the weight is on the label. Columns
+            beyond the classes aim at a second question, as for `fit`.
     """
 
     def __init__(self, faces: FaceSet, targets: np.ndarray | None = None) -> None:
@@ -113,6 +114,7 @@ class Faces(Dataset[Batch]):
         if targets is not None and len(targets) != len(faces):
             raise ValueError(f"{len(targets)} targets for {len(faces)} images")
         self.targets = None if targets is None else torch.from_numpy(np.asarray(targets, np.float32))
+        self.answers = 0 if targets is None else targets.shape[1] - self.classes
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -202,15 +204,17 @@ class Classifier(L.LightningModule):
     Args:
         model: takes float images (B, 1, 64, 64) of 0–1 and gives logits (B, 6).
         recipe: how to train it.
+        answers: how many of the model's last logits answer a second question.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, answers: int = 0) -> None:
         super().__init__()
-        self.model, self.recipe = model, recipe
+        self.model, self.recipe, self.answers = model, recipe, answers
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, 6) for float images (B, 1, 64, 64)."""
-        return self.model(images)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, 6), and of the second question (B, answers), for float images (B, 1, 64, 64)."""
+        logits = self.model(images)
+        return logits.tensor_split([logits.shape[1] - self.answers], 1)
 
     def on_train_epoch_start(self) -> None:
         """Draw augmentation and dropout from seed, epoch and rank, so that a resumed run draws the same."""
@@ -224,15 +228,18 @@ class Classifier(L.LightningModule):
             share, other = max(share, 1 - share), torch.randperm(len(labels), device=labels.device)
             images = share * images + (1 - share) * images[other]
             targets = share * targets + (1 - share) * targets[other]
-        logits = self(images)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+        logits, second = self(images)
+        classes = logits.shape[1]
+        loss = F.cross_entropy(logits, targets[:, :classes], label_smoothing=self.recipe.label_smoothing)
+        if self.answers:
+            loss = loss + F.cross_entropy(second, targets[:, classes:])
         self._log("train", loss, logits, labels)
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Loss (against the labels, without smoothing) and accuracy of one batch."""
         images, labels, _targets = batch
-        logits = self(images)
+        logits, _ = self(images)
         self._log("val", F.cross_entropy(logits, labels), logits, labels)
 
     def _log(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -427,7 +434,10 @@ def fit(
         recipe: how to train.
         folder: for checkpoints (`last.ckpt`, `best.ckpt`), `recipe.json` and `history.csv`.
         targets: float32 (N, 6), a distribution over the classes for each training face that the loss aims
-            at instead of the label; see `fer_utils.soft`.
+            at instead of the label; see `fer_utils.soft`. Or (N, 6 + answers): the further columns are a
+            distribution, times the weight of its loss, that a second question aims at (multi-task learning,
+            Caruana 1997). While it trains, the last layer has a unit for each answer, taken off at the end;
+            a row of zeros asks nothing.
         data: what makes the batches; by default a `FaceData` of the faces and targets.
         resume: go on from `last.ckpt` if there is one.
         progress: show a text progress bar within each epoch.
@@ -479,13 +489,29 @@ def fit(
             use_distributed_sampler=False,
         )
         # The memory layout in which oneDNN and cuDNN convolve fastest; results are the same.
-        classifier = Classifier(model.to(memory_format=torch.channels_last), recipe)
         data = data or FaceData(train, validation, recipe, targets)
+        answers = data.train_faces.answers
+        _widen(model, answers)
+        classifier = Classifier(model.to(memory_format=torch.channels_last), recipe, answers)
         start = last if resume and last.exists() else None
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
     state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
+    _widen(model, -answers)
     return Fit(model.cpu().eval(), pd.DataFrame(history.rows), folder)
+
+
+def _widen(model: nn.Module, units: int) -> None:
+    """Add so many units to a network's last layer, in place, or take so many off."""
+    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    if units > 0:
+        new = nn.Linear(last.in_features, units)
+        last.weight = nn.Parameter(torch.cat([last.weight.detach(), new.weight.detach()]))
+        last.bias = nn.Parameter(torch.cat([last.bias.detach(), new.bias.detach()]))
+    elif units < 0:
+        last.weight = nn.Parameter(last.weight.detach()[:units].clone())
+        last.bias = nn.Parameter(last.bias.detach()[:units].clone())
+    last.out_features += units
 
 
 def keep_freed_memory() -> None:

@@ -22,7 +22,7 @@ from fer_utils.emotions import CLASSES, FOLDER_NAMES, DisgustRule
 from fer_utils.errors import DataError
 from fer_utils.soft import blend
 
-LabelKind = Literal["own", "ferplus"]
+LabelKind = Literal["own", "ferplus", "both"]
 
 # What `Votes.top` and `Votes.majority` say beside the classes 0–5.
 OUTSIDE, UNDECIDED, NO_VOTES = 6, 7, -1
@@ -195,3 +195,22 @@ def soft_labels(labels: np.ndarray, votes: Votes, share: float = 1.0) -> np.ndar
     shares, own = votes.shares, np.eye(len(CLASSES))[labels]
     soft = shares[:, :OUTSIDE] + (1 - shares[:, :OUTSIDE].sum(1, keepdims=True)) * own
     return blend(labels, soft, share)
+
+
+def second_question(votes: Votes, weight: float = 1.0) -> np.ndarray:
+    """Targets of a second question, "what would ten others say?", for `fer_utils.training.fit`.
+
+    Args:
+        votes: on the training faces.
+        weight: of the question's loss beside that of the label; above 0.
+
+    Returns:
+        float32 (N, 7), shares of the votes for the six classes and outside them, times the weight; zeros
+        where nobody voted.
+
+    Raises:
+        ValueError: the weight is not above 0.
+    """
+    if not weight > 0:
+        raise ValueError(f"the share is {weight}; as the weight of a second question it must be above 0")
+    return (weight * votes.shares).astype(np.float32)
