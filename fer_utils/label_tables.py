@@ -21,7 +21,7 @@ _CEILING = {
     "person_and_others": "one of the ten says the top vote of the other nine",
     "best_against_person": "the ten's own top vote, against one of them",
 }
-_KINDS = {"own": "FER2013's labels", "ferplus": "votes of FER+"}
+_KINDS = {"own": "FER2013's labels", "ferplus": "votes of FER+", "both": "labels, and votes beside them"}
 
 
 def with_votes(space: Workspace) -> Workspace:

@@ -379,10 +379,37 @@ def test_a_run_on_votes_aims_at_them(space, monkeypatch):
     runs.train(space, "easynet", labels="ferplus", share=0.5, resume=True, **options)
     with pytest.raises(DataError, match="labels changed"):
         runs.train(space, "easynet", resume=True, **options)
-    with pytest.raises(ValueError, match="own with teachers"):
+    with pytest.raises(ValueError, match="not ferplus with teachers"):
         runs.train(space, "easynet", labels="ferplus", teachers=["aims"], **options)
-    with pytest.raises(ValueError, match="one of own, ferplus"):
+    with pytest.raises(ValueError, match="one of own, ferplus, both"):
         runs.train(space, "easynet", labels="crowd", **options)
+
+
+def test_votes_as_a_second_question(space, networks, monkeypatch):
+    seen, fit = {}, runs.fit
+
+    def watched(*arguments, targets, **options):
+        seen["targets"] = targets
+        return fit(*arguments, targets=targets, **options)
+
+    monkeypatch.setattr(runs, "fit", watched)
+    training = space.faces().split("train")
+    shares = votes_on(training, space.data).shares
+    done = runs.train(space, "easynet", labels="both", name="beside", verbose=False, **TINY)
+    np.testing.assert_array_equal(seen["targets"][:, :6], np.eye(6)[training.labels])
+    np.testing.assert_allclose(seen["targets"][:, 6:], shares, rtol=1e-6)
+    assert done.model.classifier.fc2.out_features == 6
+    told = results.read(runs.evaluate(space, "beside"))
+    assert told["labels"]["kind"] == "both" and told["labels"]["share"] == 1
+    taught = {"teachers": ["labels/own"], "labels": "both", "share": 0.5, "name": "beside-taught"}
+    runs.train(space, "easynet", verbose=False, **taught, **TINY)
+    assert (seen["targets"][:, :6].max(1) < 1).any()
+    np.testing.assert_allclose(seen["targets"][:, :6].sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(seen["targets"][:, 6:], shares / 2, rtol=1e-6)
+    told = results.read(runs.evaluate(space, "beside-taught"))
+    assert told["labels"]["share"] == 0.5 and told["teachers"]["share"] == 0.7
+    with pytest.raises(ValueError, match="must be above 0"):
+        runs.train(space, "easynet", labels="both", share=0.0, verbose=False, **TINY)
 
 
 def test_no_image_is_read_to_score_runs_by_votes(space, networks, monkeypatch):

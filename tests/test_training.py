@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from fer_utils import training
 from fer_utils.augment import Augment
@@ -64,13 +65,27 @@ def test_returns_the_weights_of_the_best_epoch(toy_faces, tmp_path):
     assert scores["accuracy"] == pytest.approx(done.history["val_accuracy"].max(), abs=1e-6)
 
 
+def asked_twice(faces):
+    """Targets: the labels, and for half of the faces their neighbours as a second question."""
+    own = np.eye(6)[faces.labels]
+    second = 2 * np.roll(np.eye(7)[faces.labels], 1, axis=1)
+    second[len(faces) // 2 :] = 0
+    return np.hstack([own, second])
+
+
 class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize(("recipe", "stopped_in_step"), [(AUGMENTED, 0), (AUGMENTED, 4), (AVERAGED, 4)])
-def test_a_stopped_run_resumes_to_the_same_weights(toy_faces, tmp_path, monkeypatch, recipe, stopped_in_step):
-    straight = train(toy_faces, recipe, tmp_path / "straight")
+@pytest.mark.parametrize(
+    ("recipe", "stopped_in_step", "twice"),
+    [(AUGMENTED, 0, False), (AUGMENTED, 4, False), (AVERAGED, 4, False), (AVERAGED, 4, True)],
+)
+def test_a_stopped_run_resumes_to_the_same_weights(
+    toy_faces, tmp_path, monkeypatch, recipe, stopped_in_step, twice
+):
+    targets = asked_twice(toy_faces.split("train")) if twice else None
+    straight = train(toy_faces, recipe, tmp_path / "straight", targets=targets)
 
     step = Classifier.training_step
 
@@ -81,9 +96,9 @@ def test_a_stopped_run_resumes_to_the_same_weights(toy_faces, tmp_path, monkeypa
 
     monkeypatch.setattr(Classifier, "training_step", failing)
     with pytest.raises(Stop):
-        train(toy_faces, recipe, tmp_path / "stopped")
+        train(toy_faces, recipe, tmp_path / "stopped", targets=targets)
     monkeypatch.setattr(Classifier, "training_step", step)
-    resumed = train(toy_faces, recipe, tmp_path / "stopped", resume=True)
+    resumed = train(toy_faces, recipe, tmp_path / "stopped", targets=targets, resume=True)
 
     assert_same_weights(weights(straight.model), weights(resumed.model))
     columns = ["epoch", "train_loss", "val_loss", "val_accuracy", "lr"]
@@ -210,6 +225,42 @@ def test_targets_take_the_place_of_labels(toy_faces, tmp_path):
     assert np.mean(told == (validation.labels + 1) % 6) > 0.5
     with pytest.raises(ValueError, match="2 targets for 300 images"):
         train(toy_faces, recipe, tmp_path, targets=moved[:2])
+
+
+def test_a_second_question_is_learnt_and_forgotten(toy_faces, tmp_path, monkeypatch):
+    targets, wide = asked_twice(toy_faces.split("train")), {}
+    widen = training._widen
+
+    def watched(model, units):
+        if units < 0:
+            wide["logits"] = model.eval()(torch.tensor(toy_faces.images[:, None]).float() / 255).detach()
+        widen(model, units)
+
+    monkeypatch.setattr(training, "_widen", watched)
+    done = train(toy_faces, dataclasses.replace(RECIPE, epochs=6), tmp_path, targets=targets)
+    assert wide["logits"].shape == (len(toy_faces), 13)
+    second = wide["logits"][:, 6:].argmax(1).numpy()
+    assert np.mean(second == toy_faces.labels + 1) > 0.8
+    assert done.best["val_accuracy"] > 0.8
+    last = done.model.classifier.fc2
+    assert last.out_features == 6 and last.weight.shape == (6, 16) and last.bias.shape == (6,)
+    images = torch.tensor(toy_faces.images[:, None]).float() / 255
+    torch.testing.assert_close(done.model(images), wide["logits"][:, :6])
+
+
+def test_the_loss_of_a_second_question_is_added_by_its_weight():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 9))
+    asked = Classifier(model, dataclasses.replace(RECIPE, label_smoothing=0.1), answers=3)
+    asked._log = lambda *_: None
+    images, labels = torch.rand(5, 1, 2, 2), torch.arange(5)
+    own = torch.eye(6)[labels]
+    second = torch.rand(5, 3)
+    second[0] = 0
+    logits = model(images)
+    expected = -(0.9 * own + 0.1 / 6).mul(logits[:, :6].log_softmax(1)).sum() / 5
+    expected -= (second * logits[:, 6:].log_softmax(1)).sum() / 5
+    loss = asked.training_step((images, labels, torch.hstack([own, second])), 0)
+    torch.testing.assert_close(loss, expected)
 
 
 def test_every_image_is_seen_once_an_epoch_in_another_order_each_epoch(toy_faces):
