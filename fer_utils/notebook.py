@@ -437,6 +437,7 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
         rows.append(
             {
                 "run": result["name"],
+                "learnt from": _learnt_from(result),
                 **{name: _short(result["model"]["options"][name]) for name in options},
                 "split": split,
                 "images": scores["images"],
@@ -450,6 +451,13 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
             }
         )
     return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run").T
+
+
+def _learnt_from(result: dict[str, Any]) -> str:
+    """What a run learnt from, in a few words."""
+    teachers, kind = result.get("teachers"), (result.get("labels") or {"kind": "own"})["kind"]
+    found = {"own": ["labels"], "ferplus": ["votes"], "both": ["labels", "votes"]}[kind]
+    return ", ".join(found + ([f"{len(teachers['checkpoints'])} teachers"] if teachers else []))
 
 
 def merging_table(report: dict[str, Any] | None) -> pd.DataFrame:
@@ -528,14 +536,18 @@ def _settings(result: dict[str, Any]) -> dict[str, Any]:
     recipe = Recipe.from_dict(result["recipe"]).as_dict()
     del recipe["seed"]
     augment = recipe.pop("augment") or {"augment": "none"}
-    teachers = result.get("teachers")
+    teachers, labels = result.get("teachers"), result.get("labels")
     return {
         **result["model"]["options"],
         **recipe,
         **augment,
         "precision": result.get("precision", "32-true"),
         "teachers": len(teachers["checkpoints"]) if teachers else 0,
+        "votes": "none" if labels is None else _VOTES[labels["kind"]].format(labels["share"]),
     }
+
+
+_VOTES = {"ferplus": "in the label's place, share {:g}", "both": "as a second question, weight {:g}"}
 
 
 def hours_table(found: list[dict[str, Any]]) -> pd.DataFrame:
@@ -617,7 +629,7 @@ def _rounded(result: dict[str, Any]) -> str:
 
 def _gap(network: str, accuracy: float) -> str:
     """How far an accuracy is from the poster's, in words."""
-    poster = POSTER_NAMES.get(network.removesuffix("-taught"))
+    poster = POSTER_NAMES.get(network.partition("-")[0])
     reported = anchors().set_index("system")["accuracy"].get(f"{poster}, the poster")
     if reported is None:
         return "not reported by the poster"

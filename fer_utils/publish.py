@@ -67,6 +67,14 @@ ORIGINS = {
     "imagenet": "the public {trunk} weights learnt on ImageNet, collected for research",
 }
 
+# What was learnt from beside FER2013's own labels.
+LABELS = {
+    "ferplus": "the votes of FER+ (Barsoum et al. 2016), with a share of {weight:g}, "
+    "instead of FER2013's labels",
+    "both": "FER2013's, and in training, as a second question that the published weights have forgotten, "
+    "the votes of FER+ (Barsoum et al. 2016) on the training images, with a weight of {weight:g}",
+}
+
 
 def publish(space: Workspace, run: str, folder: Path) -> Path:
     """Copy the weights of a run that has been evaluated, and write its model card beside them.
@@ -148,13 +156,16 @@ def card(name: str, run: str, result: dict[str, Any]) -> str:
 
 
 def _origin(result: dict[str, Any]) -> str:
-    """Lines on the weights that training started from, and on teachers, where there were any."""
+    """Lines on the weights that training started from, on teachers and on votes, where there were any."""
     options, teachers, lines = result["model"]["options"], result.get("teachers"), ""
+    labels = result.get("labels")
     if options.get("pretrained") in ORIGINS:
         lines += f"- **Start:** {ORIGINS[options['pretrained']].format(trunk=options['trunk'])}.\n"
     if teachers:
         names = ", ".join(teachers["checkpoints"])
         lines += f"- **Teachers:** {names}, with a share of {teachers['share']:g} in what was to be learnt.\n"
+    if labels:
+        lines += f"- **Labels:** {LABELS[labels['kind']].format(weight=labels['share'])}.\n"
     return lines
 
 

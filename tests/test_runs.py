@@ -265,7 +265,10 @@ def test_a_card_tells_where_the_weights_began_and_who_taught(space):
     card = publish.card("facenet", "run", result | {"model": result["model"] | {"options": options},
                                                     "teachers": taught})  # fmt: skip
     assert "mobilenet_v1 weights learnt on VGGFace2" in card and "research only" in card
-    assert "one, two, with a share of 0.7" in card
+    assert "one, two, with a share of 0.7" in card and "**Labels:**" not in card
+    for kind, says in (("both", "have forgotten"), ("ferplus", "instead of FER2013's labels")):
+        card = publish.card("easynet", "run", result | {"labels": {"kind": kind, "share": 0.25}})
+        assert "**Labels:**" in card and says in card and "0.25" in card
     (space.results / "toy.json").unlink()
 
 

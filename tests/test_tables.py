@@ -24,12 +24,16 @@ def test_a_search_tells_what_each_run_changed():
         run("search/wide", 0.604, options={"widths": [64, 192, 384]}),
         run("search/averaged", 0.588, recipe={"lr": 0.05, "ema": 0.998, "seed": 1}, precision="bf16-mixed"),
         run("search/plain", 0.55, recipe={"augment": None, "batches": 0}),
+        run("search/votes", 0.58, labels={"kind": "ferplus", "share": 0.5}),
+        run("search/both", 0.62, labels={"kind": "both", "share": 1.0}),
         run("search/taught", 0.61, teachers={"share": 0.7, "checkpoints": {"a": "1", "b": "2"}}),
     ]
     table = notebook.search_table(found, "search/base")
-    assert list(table.index) == ["taught", "wide", "base", "averaged", "plain"]
+    assert list(table.index) == ["both", "taught", "wide", "base", "averaged", "votes", "plain"]
     assert table["changed"].to_dict() == {
+        "both": "votes as a second question, weight 1",
         "taught": "teachers 2",
+        "votes": "votes in the label's place, share 0.5",
         "wide": "widths [64, 192, 384]",
         "base": "nothing: the others are compared with this one",
         "averaged": "ema 0.998, lr 0.05, precision bf16-mixed",
@@ -37,6 +41,19 @@ def test_a_search_tells_what_each_run_changed():
     }
     assert table.loc["wide", "accuracy, PublicTest"] == "60.4 %"
     assert table.loc["wide", "training accuracy"] == "59.1 %" and table.loc["wide", "epochs"] == 2
+
+
+def test_results_tell_what_was_learnt_from():
+    scores = SCORES | {"macro_f1": 0.5}
+    common = {"training_seconds": 60, "date": "2026-01-01", "revision": "abc"}
+    taught = {"share": 0.7, "checkpoints": {"a": "1", "b": "2"}}
+    found = [
+        run("own", 0.6, **common),
+        run("votes", 0.6, labels={"kind": "ferplus", "share": 1.0}, **common),
+        run("both", 0.6, labels={"kind": "both", "share": 1.0}, teachers=taught, **common),
+    ]
+    table = notebook.results_table([r | {"validation": {"fer2013": scores}} for r in found])
+    assert list(table.loc["learnt from"]) == ["labels", "votes", "labels, votes, 2 teachers"]
 
 
 def test_a_search_without_its_base_was_not_run_yet():
