@@ -44,11 +44,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from fer_utils import results
+from fer_utils import compare, results
 from fer_utils.errors import DataError
 from fer_utils.evaluation import wilson_interval
 from fer_utils.notebook import NOT_YET, POSTER_NAMES, anchors, best, held_out, percent, poster
 from fer_utils.results import read_all
+from fer_utils.workspace import Workspace
 
 Outcome = Literal["held", "not held", "not testable here", "not run yet"]
 Ruling = tuple[Outcome, str]
@@ -516,6 +517,28 @@ def claims_text(found: Sequence[Verdict]) -> str:
 def p_value(p: float) -> str:
     """A p-value as the tables show it."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def paired_reading(space: Workspace, first: str, second: str) -> str:
+    """Two runs against each other on the same images of FER2013, in words.
+
+    Args:
+        space: gives the results and the answers that were kept.
+        first: name of a run.
+        second: name of the run that it is held against.
+
+    Returns:
+        Differences on validation and test, with intervals and p-values; or that a run has not been made.
+    """
+    said = []
+    for split, name in (("validation", "PublicTest"), ("test", "PrivateTest")):
+        try:
+            found = compare.paired(space, first, second, split=split)
+        except DataError:
+            return NOT_YET
+        gap, p = Gap(found["difference"], *found["interval"]), p_value(found["p"])
+        said.append(f"{gap} on {name} (McNemar, p {p if p.startswith('<') else f'= {p}'})")
+    return " and ".join(said)
 
 
 def networks_table(report: Mapping[str, Any] | None) -> pd.DataFrame:

@@ -176,6 +176,20 @@ def test_the_tables_and_the_command_say_what_the_report_says(space, report, caps
     assert set(verdicts.choice_facts([], [], None, None).values()) == {notebook.NOT_YET}
 
 
+def test_two_runs_are_held_against_each_other_in_words(space, report):
+    first, second = RUNS["facenet"][0], RUNS["easynet"][0]
+    said = verdicts.paired_reading(space, first, second)
+    for split, name in (("validation", "PublicTest"), ("test", "PrivateTest")):
+        tables = [kept(space, run, split) for run in (first, second)]
+        a, b = (t[compare.PROBABILITIES].to_numpy().argmax(1) == t["label"].to_numpy() for t in tables)
+        difference = float(a.mean()) - float(b.mean())
+        p = mcnemar(a, b)["p"]
+        shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        assert f"{100 * difference:+.1f} points".replace("-", "−") in said
+        assert f"on {name} (McNemar, {shown})" in said
+    assert verdicts.paired_reading(space, first, "nobody") == notebook.NOT_YET
+
+
 def test_tables_of_what_was_not_run_say_so():
     for make in (verdicts.networks_table, verdicts.ensembles_table, verdicts.speed_table):
         assert make(None).index[0] == notebook.NOT_YET
