@@ -475,7 +475,9 @@ def test_tables_show_the_reports_or_say_that_there_are_none(space, doubts, netwo
     assert "3 folds" in label_tables.issues_reading(doubts)
     assert list(label_tables.networks_table(networks).columns) == ["labels/own"]
     both = label_tables.soft_table(networks, "validation")
-    assert list(both.index) == ["easynet, FER2013's labels", "easynet, votes of FER+"]
+    beside = "easynet, labels, and votes beside them"
+    assert list(both.index) == ["easynet, FER2013's labels", "easynet, votes of FER+", beside]
+    assert both.loc[beside, "seeds"] == "not run yet"
     own_only = {n: r for n, r in networks["runs"].items() if r["labels"] == "own"}
     halves = label_tables.soft_table(networks | {"runs": own_only}, "validation")
     assert halves.loc["easynet, votes of FER+", "seeds"] == "not run yet"
