@@ -131,6 +131,23 @@ def test_cached_training_is_the_same_training(toy_faces, tmp_path, freeze, dtype
     assert done.best["val_accuracy"] > 0.5
 
 
+def test_a_second_question_goes_with_a_cache(toy_faces, tmp_path):
+    parts = toy_faces.split("train"), toy_faces.split("validation")
+    own = np.eye(6, dtype=np.float32)[parts[0].labels]
+    model = net(freeze=0.5)
+    cached = make(toy_faces, tmp_path / "features", model)
+    done = features.fit_cached(
+        model, *parts, RECIPE, tmp_path / "cached", cached, targets=np.hstack([own, own]), accelerator="cpu",
+        verbose=False,
+    )  # fmt: skip
+    assert done.model is model and done.model.classifier[-1].out_features == 6
+    assert done.model(torch.zeros(2, 1, 64, 64)).shape == (2, 6)
+    alone = make(toy_faces, tmp_path / "features", net(freeze=0.5))
+    plain = features.fit_cached(net(freeze=0.5), *parts, RECIPE, tmp_path / "plain", alone,
+                                accelerator="cpu", verbose=False)  # fmt: skip
+    assert done.history["train_loss"].iloc[0] > 1.5 * plain.history["train_loss"].iloc[0]
+
+
 def test_views_are_what_augmentation_draws_and_the_first_is_plain(toy_faces, tmp_path):
     model = net()
     cached = make(toy_faces, tmp_path, model, views=3, augment=DRAWN, dtype="float32")
