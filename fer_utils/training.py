@@ -488,10 +488,10 @@ def fit(
             logger=False,
             use_distributed_sampler=False,
         )
-        # The memory layout in which oneDNN and cuDNN convolve fastest; results are the same.
         data = data or FaceData(train, validation, recipe, targets)
         answers = data.train_faces.answers
         _widen(model, answers)
+        # The memory layout in which oneDNN and cuDNN convolve fastest; results are the same.
         classifier = Classifier(model.to(memory_format=torch.channels_last), recipe, answers)
         start = last if resume and last.exists() else None
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
