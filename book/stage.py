@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+SHORT = re.compile(r"<(td|th)>([^<]{1,26})</\1>")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
@@ -49,6 +51,7 @@ def site(folder: Path) -> None:
     shutil.copy(ROOT / "_toc.yml", folder)
     for path in (folder / "notebooks").glob("*.ipynb"):
         edit(path, join_streams)
+        edit(path, keep_short_cells_whole)
     shutil.copytree(ROOT / "book" / "static", folder / "_static", dirs_exist_ok=True)
     shutil.rmtree(folder / "book", ignore_errors=True)
     shutil.copytree(
@@ -112,6 +115,16 @@ def join_streams(notebook: dict[str, Any], path: Path) -> None:
                 outputs.append(output)
         if "outputs" in cell:
             cell["outputs"] = outputs
+
+
+def keep_short_cells_whole(notebook: dict[str, Any], path: Path) -> None:
+    """Mark the cells of tables that must not be broken over lines: numbers with their units, dates, names."""
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            for kind in [k for k in data if k.endswith("text/html")]:  # of its own, and glued for a page
+                head, body, rest = "".join(data[kind]).partition("<tbody>")
+                data[kind] = head + body + SHORT.sub(r'<\1 class="short">\2</\1>', rest)
 
 
 def tidy(notebook: dict[str, Any], path: Path) -> None:

@@ -424,7 +424,7 @@ def held_out(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> pd.DataFrame:
-    """Real-data results side by side, each with its split, interval, date and revision.
+    """Real-data results, one row a run, each with its split, interval, date and revision.
 
     Args:
         found: the results; empty before the full run.
@@ -433,24 +433,22 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
     rows = []
     for result in found:
         split, scores = held_out(result)
-        curve = pd.DataFrame(result["learning_curve"])
         rows.append(
             {
                 "run": result["name"],
                 "learnt from": _learnt_from(result),
-                **{name: _short(result["model"]["options"][name]) for name in options},
-                "split": split,
-                "images": scores["images"],
+                **{name: _short(result["model"]["options"].get(name, "")) for name in options},
+                "epochs": len(result["learning_curve"]),
+                "hours": f"{result['training_seconds'] / 3600:.1f}",
                 "accuracy": percent(scores["accuracy"]),
                 "95 % interval": interval(scores),
                 "macro-F1": f"{scores['macro_f1']:.3f}",
-                "epochs": len(curve),
-                "hours": f"{result['training_seconds'] / 3600:.1f}",
+                "of": f"{scores['images']:,} images of {split}",
                 "date": result["date"],
                 "revision": result["revision"],
             }
         )
-    return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run").T
+    return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run")
 
 
 def _learnt_from(result: dict[str, Any]) -> str:

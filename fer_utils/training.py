@@ -489,29 +489,33 @@ def fit(
             use_distributed_sampler=False,
         )
         data = data or FaceData(train, validation, recipe, targets)
-        answers = data.train_faces.answers
-        _widen(model, answers)
-        # The memory layout in which oneDNN and cuDNN convolve fastest; results are the same.
-        classifier = Classifier(model.to(memory_format=torch.channels_last), recipe, answers)
-        start = last if resume and last.exists() else None
-        trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
-    state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
-    _widen(model, -answers)
+        with _wider(model, data.train_faces.answers) as answers:
+            # The memory layout in which oneDNN and cuDNN convolve fastest; results are the same.
+            classifier = Classifier(model.to(memory_format=torch.channels_last), recipe, answers)
+            start = last if resume and last.exists() else None
+            trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
+            state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+            model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
     return Fit(model.cpu().eval(), pd.DataFrame(history.rows), folder)
 
 
-def _widen(model: nn.Module, units: int) -> None:
-    """Add so many units to a network's last layer, in place, or take so many off."""
+@contextmanager
+def _wider(model: nn.Module, units: int) -> Iterator[int]:
+    """Give a network's last layer so many more units, and take them off at the end, whatever happened."""
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    if units > 0:
+    classes = last.out_features
+    if units:
         new = nn.Linear(last.in_features, units)
         last.weight = nn.Parameter(torch.cat([last.weight.detach(), new.weight.detach()]))
         last.bias = nn.Parameter(torch.cat([last.bias.detach(), new.bias.detach()]))
-    elif units < 0:
-        last.weight = nn.Parameter(last.weight.detach()[:units].clone())
-        last.bias = nn.Parameter(last.bias.detach()[:units].clone())
-    last.out_features += units
+        last.out_features += units
+    try:
+        yield units
+    finally:
+        if units:
+            last.weight = nn.Parameter(last.weight.detach()[:classes].clone())
+            last.bias = nn.Parameter(last.bias.detach()[:classes].clone())
+            last.out_features = classes
 
 
 def keep_freed_memory() -> None:

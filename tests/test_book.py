@@ -109,3 +109,11 @@ def test_no_button_leads_nowhere_while_the_repository_is_not_set():
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     buttons = page(CHAPTERS[0]).find_all("a", href=re.compile(r"colab|mybinder|/edit/"))
     assert bool(buttons) == bool(config["repository"]["url"])
+
+
+@pytest.mark.parametrize("document", CHAPTERS)
+def test_short_cells_of_tables_are_not_broken(document):
+    cells = article(document).select(".cell_output table.dataframe tbody td")
+    short = [cell for cell in cells if 0 < len(cell.get_text()) <= 20 and not cell.find()]
+    assert all("short" in cell.get("class", []) for cell in short)
+    assert all("short" not in cell.get("class", []) for cell in cells if len(cell.get_text()) > 30)

@@ -53,7 +53,7 @@ def test_results_tell_what_was_learnt_from():
         run("both", 0.6, labels={"kind": "both", "share": 1.0}, teachers=taught, **common),
     ]
     table = notebook.results_table([r | {"validation": {"fer2013": scores}} for r in found])
-    assert list(table.loc["learnt from"]) == ["labels", "votes", "labels, votes, 2 teachers"]
+    assert list(table["learnt from"]) == ["labels", "votes", "labels, votes, 2 teachers"]
 
 
 def test_a_search_without_its_base_was_not_run_yet():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from contextlib import contextmanager
 
 import lightning as L
 import numpy as np
@@ -229,14 +230,15 @@ def test_targets_take_the_place_of_labels(toy_faces, tmp_path):
 
 def test_a_second_question_is_learnt_and_forgotten(toy_faces, tmp_path, monkeypatch):
     targets, wide = asked_twice(toy_faces.split("train")), {}
-    widen = training._widen
+    wider = training._wider
 
+    @contextmanager
     def watched(model, units):
-        if units < 0:
+        with wider(model, units) as answers:
+            yield answers
             wide["logits"] = model.eval()(torch.tensor(toy_faces.images[:, None]).float() / 255).detach()
-        widen(model, units)
 
-    monkeypatch.setattr(training, "_widen", watched)
+    monkeypatch.setattr(training, "_wider", watched)
     done = train(toy_faces, dataclasses.replace(RECIPE, epochs=6), tmp_path, targets=targets)
     assert wide["logits"].shape == (len(toy_faces), 13)
     second = wide["logits"][:, 6:].argmax(1).numpy()
@@ -246,6 +248,19 @@ def test_a_second_question_is_learnt_and_forgotten(toy_faces, tmp_path, monkeypa
     assert last.out_features == 6 and last.weight.shape == (6, 16) and last.bias.shape == (6,)
     images = torch.tensor(toy_faces.images[:, None]).float() / 255
     torch.testing.assert_close(done.model(images), wide["logits"][:, :6])
+
+
+def test_a_training_that_fails_leaves_no_wider_layer_behind(toy_faces, tmp_path, monkeypatch):
+    def failing(self, batch, index):
+        assert self.model.classifier.fc2.out_features == 13
+        raise KeyError("a broken batch")
+
+    monkeypatch.setattr(training.Classifier, "training_step", failing)
+    model, (learnt, kept) = small_net(), (toy_faces.split(name) for name in ("train", "validation"))
+    with pytest.raises(KeyError, match="a broken batch"):
+        fit(model, learnt, kept, RECIPE, tmp_path, targets=asked_twice(learnt), verbose=False)
+    assert model.classifier.fc2.out_features == 6
+    assert model(torch.rand(2, 1, 64, 64)).shape == (2, 6)
 
 
 def test_the_loss_of_a_second_question_is_added_by_its_weight():
