@@ -48,7 +48,6 @@ class EasyNet(nn.Module):
         padding: fill the border with zeros, so that convolutions keep the size of their input.
         num_classes: number of logits.
         depth: convolutions: 3 as in the figure; 2 leaves out conv3; 4 adds conv4, a 3×3 convolution like it.
-        stride3: step of the third convolution; 2 leaves a quarter of its positions, and of fc1's weights.
 
     Raises:
         ValueError: another depth.
@@ -65,7 +64,6 @@ class EasyNet(nn.Module):
         stride: int = 1,
         padding: bool = True,
         depth: int = 3,
-        stride3: int = 1,
     ) -> None:
         super().__init__()
         if depth not in (2, 3, 4):
@@ -80,10 +78,8 @@ class EasyNet(nn.Module):
             "stride": stride,
             "padding": padding,
         }
-        # Runs that began before these options were there must still be able to go on.
-        for name, value, usual in (("depth", depth, 3), ("stride3", stride3, 1)):
-            if value != usual:
-                self.options[name] = value
+        if depth != 3:  # runs that began before this option was there must still be able to go on
+            self.options["depth"] = depth
         pad = int(padding)
         self.input_size = image_size
         self.standardise = Standardise()
@@ -92,8 +88,8 @@ class EasyNet(nn.Module):
         self.features.add_module("pool1", pooling(widths[0], pad))
         self.features.add_module("conv2", nn.Conv2d(widths[0], widths[1], 5, padding=2 * pad, bias=False))
         self.features.add_module("pool2", pooling(widths[1], pad))
-        for number, inputs, kernel, step in ((3, widths[1], 4, stride3), (4, widths[2], 3, 1))[: depth - 2]:
-            conv = nn.Conv2d(inputs, widths[2], kernel, step, padding=pad, bias=False)
+        for number, inputs, kernel in ((3, widths[1], 4), (4, widths[2], 3))[: depth - 2]:
+            conv = nn.Conv2d(inputs, widths[2], kernel, padding=pad, bias=False)
             norm = nn.BatchNorm2d(widths[2])
             self.features.add_module(f"conv{number}", nn.Sequential(conv, norm, nn.ReLU(inplace=True)))
         with torch.no_grad():
