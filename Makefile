@@ -27,7 +27,7 @@ export MPLBACKEND := agg
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help book test lint unit chapters-test pages-test notebooks links serve clean
+.PHONY: help book test lint unit chapters-test pages-test notebooks links scores serve clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -90,6 +90,9 @@ notebooks: build/demo/faceset/manifest.json  ## authors: run the chapters on dem
 
 links: $(READY)  ## authors: write the repository of _config.yml into badges and Colab cells
 	$(BIN)/python book/stage.py links
+
+scores: $(READY)  ## authors: write the scores of book/results into the README
+	$(BIN)/python book/stage.py scores
 
 serve: book  ## look at the built book at http://localhost:8000
 	$(BIN)/python -m http.server 8000 --bind localhost --directory $(OUT)/html

@@ -1,4 +1,4 @@
-"""Prepares what Jupyter Book and Colab need: `python book/stage.py site FOLDER | links | tidy`."""
+"""Prepares what Jupyter Book and readers need: `python book/stage.py site FOLDER | links | scores | tidy`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,26 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+# The README's table of scores: network, and the runs of its columns.
+BOARD = {
+    "EasyNet": ("from scratch", "easynet-seed*", "easynet-both-taught-seed*"),
+    "FaceNet": ("MobileNetV1, VGGFace2", "facenet-seed*", "facenet-both-seed*"),
+}
 SHORT = re.compile(r"<(td|th)>([^<]{1,26})</\1>")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
 def main(arguments: list[str]) -> None:
-    """Run one of the three commands."""
+    """Run one of the four commands."""
     match arguments:
         case ["site", folder]:
             site(Path(folder))
         case ["links"]:
             for path in NOTEBOOKS:
                 edit(path, link)
+        case ["scores"]:
+            path = ROOT / "README.md"
+            path.write_text(with_scores(path.read_text(encoding="utf-8")), encoding="utf-8")
         case ["tidy"]:
             for path in NOTEBOOKS:
                 edit(path, tidy)
@@ -99,6 +107,27 @@ def badges(url: str, branch: str, path: Path) -> str:
         f"[Open in Binder](https://mybinder.org/v2/gh/{name}/{branch}?labpath=notebooks/{path.name}) · "
         f"[Source]({url}/blob/{branch}/notebooks/{path.name})"
     )
+
+
+def with_scores(readme: str) -> str:
+    """The README with its table written anew from the results files."""
+    from fer_utils.notebook import poster
+    from fer_utils.verdicts import mean_score, read_all
+
+    rows = ["| | FER2013's labels alone | and FER+'s votes in training | the poster |", "|---|---|---|---|"]
+    for name, (start, *patterns) in BOARD.items():
+        cells = []
+        for pattern in patterns:
+            runs = [r for r in read_all(ROOT / "book" / "results", f"{pattern}.json") if "test" in r]
+            score = mean_score([run["test"]["fer2013"] for run in runs])
+            low, high = 100 * score["low"], 100 * score["high"]
+            cells.append(f"**{score['accuracy']:.1%}** ({low:.1f} to {high:.1f} %; seeds: {len(runs)})")
+        rows.append(f"| {name}, {start} | " + " | ".join([*cells, f"{poster(name):.1%}"]) + " |")
+    table = re.sub(r"(\d)%", r"\1 %", "\n".join(rows))
+    found = re.sub(r"(?s)(<!-- scores -->\n).*(<!-- end of scores -->)", rf"\1{table}\n\2", readme)
+    if table not in found:
+        raise SystemExit("README.md: the two lines between which the table of scores belongs are not there")
+    return found
 
 
 def join_streams(notebook: dict[str, Any], path: Path) -> None:

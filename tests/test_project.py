@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from itertools import chain, pairwise
 from pathlib import Path
@@ -139,3 +140,15 @@ def test_the_address_of_the_repository_is_the_same_everywhere():
         assert f'REPOSITORY = "{url}"' in colab, "run `make links`"
         badges = source(cells[1])
         assert ("colab.research.google.com" in badges) == bool(url), "run `make links`"
+
+
+def test_the_scores_in_the_readme_are_those_of_the_results():
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'book')!r}); import stage; "
+    code += "sys.stdout.write(stage.with_scores(sys.stdin.read()))"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.count("**6") >= 1
+    damaged = readme.replace("**6", "**5")
+    ran = subprocess.run(
+        [sys.executable, "-c", code], input=damaged, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == readme  # or else: make scores
