@@ -164,7 +164,7 @@ def issues_reading(report: dict[str, Any] | None) -> str:
 
 
 def networks_table(report: dict[str, Any] | None, split: str = "test") -> pd.DataFrame:
-    """Runs between labels and votes: accuracy on either, and with whom they side where the two differ.
+    """Runs between labels and votes, a row each: accuracy on either, and whom they follow where they differ.
 
     Args:
         report: what `labels.write_networks` gives; none before the full run.
@@ -182,12 +182,12 @@ def networks_table(report: dict[str, Any] | None, split: str = "test") -> pd.Dat
                 "on FER2013's labels": ratio(found["label"]),
                 "on FER+'s majorities": ratio(found["majority"]),
                 "images with a majority": f"{found['majority']['of']:,}",
-                "where label and top vote differ: label": percent(found["sides"]["label"]["share"] or 0),
-                "top vote": percent(found["sides"]["top"]["share"] or 0),
-                "neither": percent(found["sides"]["neither"]["share"] or 0),
+                "where they differ: label": percent(found["sides"]["label"]["share"] or 0),
+                "… top vote": percent(found["sides"]["top"]["share"] or 0),
+                "… neither": percent(found["sides"]["neither"]["share"] or 0),
             }
         )
-    return pd.DataFrame(rows).set_index("run").T if rows else not_yet()
+    return pd.DataFrame(rows).set_index("run") if rows else not_yet()
 
 
 def soft_table(report: dict[str, Any] | None, split: str = "test") -> pd.DataFrame:

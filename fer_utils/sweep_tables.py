@@ -236,7 +236,7 @@ def facts(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     Args:
         found: what `full_report` gives.
     """
-    names = ("what", "spread", "narrow", "luck", "matters", "race", "again")
+    names = ("what", "rates", "spread", "narrow", "luck", "matters", "race", "again")
     if not found:
         return {f"tuning-{name}": NOT_YET for name in names}
     report = found[0]
@@ -248,6 +248,7 @@ def facts(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         f"{budget['trials']} draws for each optimiser; each is trained on {seen(report)}; "
         f"{report['seconds'] / 3600:.1f} hours of training on {report['processor']}, threads: "
         f"{report['threads']}; {report['date']}, revision {report['revision']}",
+        "; ".join(f"{title}: {_inside(report, o)}" for o, title in TITLES.items()),
         f"the worst of all {len(everything)} trials is at {percent(everything.min())}, one in ten is below "
         f"{percent(np.quantile(everything, 0.1))}, the median is at {percent(np.median(everything))} and the "
         f"best at {percent(everything.max())}: best minus median is {verdicts.above_median(everything)}",
@@ -264,6 +265,13 @@ def facts(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         ),
     )
     return {f"tuning-{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def _inside(report: Mapping[str, Any], optimizer: str) -> str:
+    """Where in its range the learning rate of the best draw lies."""
+    rate, ends = report["best"][optimizer]["params"]["lr"], report["space"][optimizer]["lr"]
+    away = min(np.log10(rate / ends["low"]), np.log10(ends["high"] / rate))
+    return f"{rate:g}, {away:.1f} powers of ten from the nearer end"
 
 
 def _matters(shares: Mapping[str, Sequence[float]]) -> str:

@@ -473,7 +473,7 @@ def test_tables_show_the_reports_or_say_that_there_are_none(space, doubts, netwo
     assert label_tables.duplicates_table(report["duplicates"]).iloc[2, 0] == "1"
     assert label_tables.issues_table(doubts).loc["labels"].tolist() == ["239", "239"]
     assert "3 folds" in label_tables.issues_reading(doubts)
-    assert list(label_tables.networks_table(networks).columns) == ["labels/own"]
+    assert list(label_tables.networks_table(networks).index) == ["labels/own"]
     both = label_tables.soft_table(networks, "validation")
     beside = "easynet, labels, and votes beside them"
     assert list(both.index) == ["easynet, FER2013's labels", "easynet, votes of FER+", beside]
