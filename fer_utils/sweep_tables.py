@@ -186,7 +186,7 @@ def best_table(report: Mapping[str, Any]) -> pd.DataFrame:
     for o, title in TITLES.items():
         best = report["best"][o]
         unused = ({"fc1", "fc2", "dropout"}, {"fc2"}, set())[best["params"]["layers"]]
-        named = {
+        named = {"number of the draw": str(best["draw"])} | {
             SETTINGS[n]: "–" if n in unused else percent(v, 0) if n == "freeze" else f"{v:g}"
             for n, v in best["params"].items()
         }
@@ -278,7 +278,7 @@ def _matters(shares: Mapping[str, Sequence[float]]) -> str:
     """The two settings that alone make most of the variance."""
     first = sorted(shares, key=lambda name: -shares[name][0])[:2]
     return " and ".join(
-        f"the {SETTINGS[n]} alone makes {percent(shares[n][0], 0)} of the variance "
+        f"the {SETTINGS[n]} alone accounts for {percent(shares[n][0], 0)} of the variance "
         f"({100 * shares[n][1]:.0f} to {100 * shares[n][2]:.0f} %)"
         for n in first
     )

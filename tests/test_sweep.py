@@ -440,7 +440,7 @@ def test_facts_are_said_or_said_to_be_missing(report, made):
     said = sweep_tables.facts([report])
     assert set(sweep_tables.facts([])) == set(said)
     assert set(sweep_tables.facts([]).values()) == {notebook.NOT_YET}
-    assert "learning rate alone makes" in said["tuning-matters"] and "40 draws" in said["tuning-what"]
+    assert "learning rate alone accounts for" in said["tuning-matters"] and "40 draws" in said["tuning-what"]
     best = report["best"]["sgd"]["params"]["lr"]
     nearer = min(np.log10(best / 1e-3), np.log10(1.0 / best))
     assert f"{best:g}, {nearer:.1f} powers of ten from the nearer end" in said["tuning-rates"]

@@ -416,9 +416,11 @@ def sweep(values, sgd=(0.6,), adam=(0.6,)):
 
 def test_tuning_is_judged_against_the_median_trial(tmp_path):
     wide = [*np.linspace(0.3, 0.55, 60), *np.linspace(0.55, 0.7, 10), None]
-    write(tmp_path, "sweeps/facenet.json", sweep(wide))
+    write(tmp_path, "sweeps/facenet.json", sweep(wide, sgd=(0.4, 0.5, 0.7), adam=(0.3, 0.35, None, 0.6)))
     found = verdict(tmp_path, "13 %")
     assert found.outcome == "held" and "best of 70 trials is at 70.0 %" in found.sentence
+    alone = found.sentence.split("alone it is ")[1]
+    assert alone.startswith("+20.0 points (") and ") with Nesterov and +25.0 points (" in alone
     narrow = np.linspace(0.58, 0.7, 70).tolist()
     write(tmp_path, "sweeps/facenet.json", sweep(narrow))
     found = verdict(tmp_path, "13 %")
@@ -433,7 +435,8 @@ def test_optimisers_are_judged_on_equal_budgets(tmp_path):
     found = verdict(tmp_path, "Nesterov")
     assert found.outcome == "not held" and "After 2 trials each" in found.sentence
     write(tmp_path, "sweeps/facenet.json", sweep([0.6], sgd=[0.6, 0.66], adam=[None, 0.7]))
-    assert "the contrary was shown" in verdict(tmp_path, "Nesterov").sentence
+    sentence = verdict(tmp_path, "Nesterov").sentence
+    assert "the contrary was shown" in sentence and "counted for each by itself" in sentence
 
 
 def depth_report(**accuracies):
