@@ -17,7 +17,7 @@ BOARD = {
     "EasyNet": ("from scratch", "easynet-seed*", "easynet-both-taught-seed*"),
     "FaceNet": ("MobileNetV1, VGGFace2", "facenet-seed*", "facenet-both-seed*"),
 }
-SHORT = re.compile(r"<(td|th)>([^<]{1,26})</\1>")
+SHORT = re.compile(r"<td>([^<]{1,20})</td>")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
@@ -147,13 +147,13 @@ def join_streams(notebook: dict[str, Any], path: Path) -> None:
 
 
 def keep_short_cells_whole(notebook: dict[str, Any], path: Path) -> None:
-    """Mark the cells of tables that must not be broken over lines: numbers with their units, dates, names."""
+    """Mark the cells of tables that must not be broken over lines: numbers with units, intervals, dates."""
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             for kind in [k for k in data if k.endswith("text/html")]:  # of its own, and glued for a page
                 head, body, rest = "".join(data[kind]).partition("<tbody>")
-                data[kind] = head + body + SHORT.sub(r'<\1 class="short">\2</\1>', rest)
+                data[kind] = head + body + SHORT.sub(r'<td class="short">\1</td>', rest)
 
 
 def tidy(notebook: dict[str, Any], path: Path) -> None:

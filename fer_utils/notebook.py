@@ -440,15 +440,13 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
                 **{name: _short(result["model"]["options"].get(name, "")) for name in options},
                 "epochs": len(result["learning_curve"]),
                 "hours": f"{result['training_seconds'] / 3600:.1f}",
-                "accuracy": percent(scores["accuracy"]),
+                f"accuracy, {split}, {scores['images']:,} images": percent(scores["accuracy"]),
                 "95 % interval": interval(scores),
                 "macro-F1": f"{scores['macro_f1']:.3f}",
-                "of": f"{scores['images']:,} images of {split}",
-                "date": result["date"],
-                "revision": result["revision"],
+                "date, revision": f"{result['date']}, {result['revision']}",
             }
         )
-    return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run")
+    return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run").fillna("–")
 
 
 def _learnt_from(result: dict[str, Any]) -> str:

@@ -116,4 +116,4 @@ def test_short_cells_of_tables_are_not_broken(document):
     cells = article(document).select(".cell_output table.dataframe tbody td")
     short = [cell for cell in cells if 0 < len(cell.get_text()) <= 20 and not cell.find()]
     assert all("short" in cell.get("class", []) for cell in short)
-    assert all("short" not in cell.get("class", []) for cell in cells if len(cell.get_text()) > 30)
+    assert all("short" not in cell.get("class", []) for cell in cells if len(cell.get_text()) > 20)

@@ -53,6 +53,8 @@ def test_results_tell_what_was_learnt_from():
         run("both", 0.6, labels={"kind": "both", "share": 1.0}, teachers=taught, **common),
     ]
     table = notebook.results_table([r | {"validation": {"fer2013": scores}} for r in found])
+    scored = "accuracy, PublicTest (validation), 3,533 images"
+    assert list(table[scored]) == ["60.0 %"] * 3 and list(table["date, revision"]) == ["2026-01-01, abc"] * 3
     assert list(table["learnt from"]) == ["labels", "votes", "labels, votes, 2 teachers"]
 
 
