@@ -224,7 +224,8 @@ def _faces_against(other: str, margin: float, ways: Sequence[str]) -> Callable[[
                 found[how] = gap(*([r[split] for r in side] for side in sides))
                 trunks |= {r["trunk"] for side in sides for r in side}
         if not found:
-            return NOT_YET, "The starts have not been compared on real faces."
+            tried = " in this way" if runs else ""
+            return NOT_YET, f"The starts have not been compared{tried} on real faces."
         said = "; ".join(f"{WAYS[how]}: {each}" for how, each in found.items())
         trunk = f" The trunks differ too ({', '.join(sorted(trunks))})." if len(trunks) > 1 else ""
         worst = min(found.values(), key=lambda each: each.low)

@@ -407,6 +407,10 @@ def test_starts_are_judged_in_every_way_that_was_tried(tmp_path):
     assert verdict(tmp_path, "than ImageNet's").outcome == "not held"
     write(tmp_path, "comparisons/pretraining.json", {"runs": runs_[:6]})
     assert verdict(tmp_path, "than ImageNet's").outcome == notebook.NOT_YET
+    probes = [r for r in runs_ if r["how"] == "probe"]
+    write(tmp_path, "comparisons/pretraining.json", {"runs": probes})
+    scratch = verdict(tmp_path, "from scratch")
+    assert scratch.outcome == notebook.NOT_YET and "compared in this way" in scratch.sentence
 
 
 def sweep(values, sgd=(0.6,), adam=(0.6,)):
