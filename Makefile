@@ -60,6 +60,7 @@ $(HTML): $(RUN)
 	rm -rf $(OUT)/site/_build
 	$(BIN)/jupyter-book build $(OUT)/site --builder html -nW --keep-going --quiet
 	test -s $(OUT)/site/_build/html/index.html
+	$(BIN)/python book/stage.py pages $(OUT)/site/_build/html
 	rm -rf $(OUT)/html
 	mv $(OUT)/site/_build/html $(OUT)/html
 

@@ -1,4 +1,4 @@
-"""Prepares what Jupyter Book and readers need: `python book/stage.py site FOLDER | links | scores | tidy`."""
+"""Prepares what Jupyter Book and readers need: `stage.py site FOLDER | pages FOLDER | links | scores | tidy`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
 def main(arguments: list[str]) -> None:
-    """Run one of the four commands."""
+    """Run one of the five commands."""
     match arguments:
         case ["site", folder]:
             site(Path(folder))
+        case ["pages", folder]:
+            pages(Path(folder))
         case ["links"]:
             for path in NOTEBOOKS:
                 edit(path, link)
@@ -59,7 +61,6 @@ def site(folder: Path) -> None:
     shutil.copy(ROOT / "_toc.yml", folder)
     for path in (folder / "notebooks").glob("*.ipynb"):
         edit(path, join_streams)
-        edit(path, keep_short_cells_whole)
     shutil.copytree(ROOT / "book" / "static", folder / "_static", dirs_exist_ok=True)
     shutil.rmtree(folder / "book", ignore_errors=True)
     shutil.copytree(
@@ -146,14 +147,11 @@ def join_streams(notebook: dict[str, Any], path: Path) -> None:
             cell["outputs"] = outputs
 
 
-def keep_short_cells_whole(notebook: dict[str, Any], path: Path) -> None:
-    """Mark the cells of tables that must not be broken over lines: numbers with units, intervals, dates."""
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            for kind in [k for k in data if k.endswith("text/html")]:  # of its own, and glued for a page
-                head, body, rest = "".join(data[kind]).partition("<tbody>")
-                data[kind] = head + body + SHORT.sub(r'<td class="short">\1</td>', rest)
+def pages(folder: Path) -> None:
+    """Mark, in the built pages, cells of tables that must not be broken: numbers with units, intervals, dates."""
+    for path in folder.rglob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        path.write_text(SHORT.sub(r'<td class="short">\1</td>', page), encoding="utf-8")
 
 
 def tidy(notebook: dict[str, Any], path: Path) -> None:
