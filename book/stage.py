@@ -1,4 +1,4 @@
-"""Prepares what Jupyter Book and readers need: `stage.py site FOLDER | pages FOLDER | links | scores | tidy`."""
+"""Prepares what the pages and readers need: `stage.py site FOLDER | pages FOLDER | links | scores | tidy`."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def join_streams(notebook: dict[str, Any], path: Path) -> None:
 
 
 def pages(folder: Path) -> None:
-    """Mark, in the built pages, cells of tables that must not be broken: numbers with units, intervals, dates."""
+    """Mark, in the built pages, cells of tables that must not be broken: numbers with units, intervals."""
     for path in folder.rglob("*.html"):
         page = path.read_text(encoding="utf-8")
         path.write_text(SHORT.sub(r'<td class="short">\1</td>', page), encoding="utf-8")
