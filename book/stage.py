@@ -17,7 +17,8 @@ BOARD = {
     "EasyNet": ("from scratch", "easynet-seed*", "easynet-both-taught-seed*"),
     "FaceNet": ("MobileNetV1, VGGFace2", "facenet-seed*", "facenet-both-seed*"),
 }
-SHORT = re.compile(r"<td>([^<]{1,20})</td>")
+# Cells of tables that must not be broken: short ones, but for lists, which may be after a comma.
+SHORT = re.compile(r"<td>((?![^<]*, )[^<]{1,20})</td>")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
@@ -148,7 +149,7 @@ def join_streams(notebook: dict[str, Any], path: Path) -> None:
 
 
 def pages(folder: Path) -> None:
-    """Mark, in the built pages, cells of tables that must not be broken: numbers with units, intervals."""
+    """Mark, in the built pages, cells of tables that must not be broken (`SHORT`): numbers, intervals."""
     for path in folder.rglob("*.html"):
         page = path.read_text(encoding="utf-8")
         path.write_text(SHORT.sub(r'<td class="short">\1</td>', page), encoding="utf-8")

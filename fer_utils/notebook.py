@@ -428,7 +428,7 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
 
     Args:
         found: the results; empty before the full run.
-        options: options of the networks to show too.
+        options: options to show too, which all these networks have.
     """
     rows = []
     for result in found:
@@ -437,7 +437,7 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
             {
                 "run": result["name"],
                 "learnt from": _learnt_from(result),
-                **{name: _short(result["model"]["options"].get(name, "")) for name in options},
+                **{name: _short(result["model"]["options"][name]) for name in options},
                 "epochs": len(result["learning_curve"]),
                 "hours": f"{result['training_seconds'] / 3600:.1f}",
                 f"accuracy, {split}, {scores['images']:,} images": percent(scores["accuracy"]),
@@ -446,7 +446,7 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
                 "date, revision": f"{result['date']}, {result['revision']}",
             }
         )
-    return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run").fillna("–")
+    return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run")
 
 
 def _learnt_from(result: dict[str, Any]) -> str:
