@@ -43,6 +43,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from fer_utils import compare, results
 from fer_utils.errors import DataError
@@ -54,7 +55,7 @@ from fer_utils.workspace import Workspace
 Outcome = Literal["held", "not held", "not testable here", "not run yet"]
 Ruling = tuple[Outcome, str]
 
-Z = 1.96  # of the normal distribution, for 95 %
+Z = float(stats.norm.ppf(0.975))  # half of a 95 % interval, in standard errors that are known well
 LARGE = 0.05  # "by a large margin": more than three times what 3,534 images leave uncertain of a score
 TUNING = 0.13  # what the poster says that validating learning rate and upper layers brought
 SEEDS = 3  # the fewest that a score of ours is stated with
@@ -114,21 +115,22 @@ def gap(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]])
     """Difference of the mean accuracies of two sets of seeds (first − second), from their metrics alone.
 
     The interval adds the variance that the images leave, p (1 − p) / n for each side, and that of the means
-    over seeds, s² / k. It takes the images of both sides for different ones; since they are the same, the
-    true interval is narrower: what holds by this one holds. With one seed, s is unknown and left out.
+    over seeds, s² / k, of which few seeds tell little (`quantile`). It takes the images of both sides for
+    different ones; since they are the same, the true interval is narrower: what holds by this one holds. With
+    one seed, s is unknown and left out.
 
     Raises:
         ValueError: a side is empty.
     """
-    variance, means = 0.0, []
+    of_images, means, seeds = 0.0, [], []
     for side in (first, second):
         if not side:
             raise ValueError("there is nothing to compare")
         values = np.array([m["accuracy"] for m in side], float)
         means.append(values.mean())
-        variance += values.mean() * (1 - values.mean()) / min(m["images"] for m in side)
-        variance += _of_seeds(values)
-    return _gap(means[0] - means[1], variance)
+        of_images += values.mean() * (1 - values.mean()) / min(m["images"] for m in side)
+        seeds.append(values)
+    return _gap(means[0] - means[1], of_images, *seeds)
 
 
 def paired_gap(pairs: Sequence[Mapping[str, Any]]) -> Gap:
@@ -143,7 +145,7 @@ def paired_gap(pairs: Sequence[Mapping[str, Any]]) -> Gap:
     of_images = np.mean(
         [((p["only_a"] + p["only_b"]) / p["images"] - p["difference"] ** 2) / p["images"] for p in pairs]
     )
-    return _gap(found.mean(), of_images + _of_seeds(found))
+    return _gap(found.mean(), of_images, found)
 
 
 def above_median(values: np.ndarray) -> Gap:
@@ -158,8 +160,27 @@ def _of_seeds(values: np.ndarray) -> float:
     return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
 
 
-def _gap(difference: float, variance: float) -> Gap:
-    half = Z * float(np.sqrt(variance))
+def quantile(of_images: float, *seeds: np.ndarray) -> float:
+    """How many standard errors make half of a 95 % interval: Student's t, by Welch and Satterthwaite.
+
+    What the images leave is a variance that is known well; the seeds' own, s² / k, has k − 1 degrees of
+    freedom. So the fewer seeds, and the larger their share of the variance, the more: 1.96 where they count
+    for nothing, 4.30 where three seeds are all there is.
+
+    Args:
+        of_images: the variance that the images leave.
+        seeds: values of the seeds on each side; a single one tells no variance and is left out.
+    """
+    known = [(_of_seeds(values), len(values) - 1) for values in seeds if len(values) > 1]
+    doubt = sum(variance**2 / freedom for variance, freedom in known)
+    if not doubt:
+        return Z
+    return float(stats.t.ppf(0.975, (of_images + sum(variance for variance, _ in known)) ** 2 / doubt))
+
+
+def _gap(difference: float, of_images: float, *seeds: np.ndarray) -> Gap:
+    variance = of_images + sum(_of_seeds(values) for values in seeds)
+    half = quantile(of_images, *seeds) * float(np.sqrt(variance))
     return Gap(float(difference), float(difference) - half, float(difference) + half)
 
 
@@ -171,18 +192,19 @@ def mean_score(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
     Returns:
         `accuracy`, `low`, `high` (Wilson's interval of the mean, widened in quadrature by the seeds' standard
-        error where there are several, which two or three seeds tell only roughly), `std` over seeds
-        (not-a-number for one), `seeds` and `images`.
+        error where there are several, and by what so few of them leave unknown, `quantile`), `std` over
+        seeds (not-a-number for one), `seeds` and `images`.
     """
     values = np.array([s["accuracy"] for s in scores], float)
     mean, n = float(values.mean()), min(s["images"] for s in scores)
     low, high = wilson_interval(round(mean * n), n)
-    seeds = Z**2 * _of_seeds(values)
+    wider = quantile(mean * (1 - mean) / n, values) / Z
+    seeds = Z * np.sqrt(_of_seeds(values))
     spread = results.summarise(values)
     return {
         "accuracy": mean,
-        "low": mean - float(np.hypot(max(mean - low, 0), np.sqrt(seeds))),
-        "high": min(1.0, mean + float(np.hypot(max(high - mean, 0), np.sqrt(seeds)))),
+        "low": max(0.0, mean - wider * float(np.hypot(max(mean - low, 0), seeds))),
+        "high": min(1.0, mean + wider * float(np.hypot(max(high - mean, 0), seeds))),
         "std": spread["std"],
         "seeds": len(values),
         "images": n,
@@ -304,7 +326,8 @@ def _between(report: dict[str, Any], first: str, second: str) -> Gap:
             own = [by_seed[first, seed] - by_seed[second, seed] for key, seed in by_seed if key == first]
             difference, (low, high) = pair["difference"], pair["interval"]
             seeds = Z * np.sqrt(_of_seeds(np.array(own)))
-            wide = [float(np.hypot(end - difference, seeds)) for end in (low, high)]
+            times = quantile(((high - low) / 2 / Z) ** 2, np.array(own)) / Z
+            wide = [times * float(np.hypot(end - difference, seeds)) for end in (low, high)]
             return Gap(difference, difference - wide[0], difference + wide[1])
     raise KeyError(f"difference of {first} and {second}")
 

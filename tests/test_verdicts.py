@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from fer_utils import cli, compare, notebook, plots, results, runs, speed, verdicts
 from fer_utils.emotions import CLASSES
@@ -310,6 +311,28 @@ def test_the_paired_gap_covers_images_and_seeds():
     several = verdicts.paired_gap(moved)
     assert several.high - several.low > 2 * 1.96 * 0.05 / 3**0.5
     assert verdicts.paired_gap([pair, pair]).high - one.difference == pytest.approx(one.high - one.difference)
+
+
+@given(
+    of_images=st.floats(1e-6, 1e-3),
+    seeds=st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=2),
+)
+def test_few_seeds_make_an_interval_no_narrower_than_many_would(of_images, seeds):
+    found = verdicts.quantile(of_images, *map(np.array, seeds))
+    several = [len(own) for own in seeds if len(own) > 1]
+    widest = stats.t.ppf(0.975, min(several) - 1) if several else verdicts.Z
+    assert verdicts.Z - 1e-9 <= found <= widest + 1e-6
+
+
+@pytest.mark.parametrize("of_images", [0.0, 0.1, 1.0, 10.0])
+def test_the_interval_of_a_mean_over_three_seeds_holds_the_truth_as_often_as_it_says(of_images):
+    rng, held = np.random.default_rng(0), []
+    for _ in range(2000):
+        values = 0.7 + 0.01 * np.sqrt(of_images / 3) * rng.normal() + 0.01 * rng.normal(size=3)
+        half = verdicts.quantile(1e-4 * of_images / 3, values)
+        half *= np.sqrt(1e-4 * of_images / 3 + values.var(ddof=1) / 3)
+        held.append(abs(values.mean() - 0.7) < half)
+    assert np.mean(held) > 0.92
 
 
 def test_a_mean_score_is_as_sure_as_images_and_seeds_let_it():
