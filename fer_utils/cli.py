@@ -173,7 +173,7 @@ def _compare_all(options: argparse.Namespace) -> None:
     from fer_utils.compare import NETWORKS, networks
 
     chosen = {n: getattr(options, n) for n in NETWORKS}
-    report = networks(_workspace(options), chosen if all(chosen.values()) else None)
+    report = networks(_workspace(options), chosen if all(chosen.values()) else None, name=options.name)
     for pair in report["pairs"]:
         print(
             f"{pair['what']:18s}  {pair['variant']:12s}  {pair['runs'][0]} {pair['accuracy'][0]:.2%}, "
@@ -496,6 +496,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("compare-all", _compare_all, "EasyNet against FaceNet, seed by seed, and their ensembles")
     sub.add_argument("--easynet", nargs="+", metavar="RUN", help="its runs (default: easynet-seed<n>)")
     sub.add_argument("--facenet", nargs="+", metavar="RUN", help="its runs (default: facenet-seed<n>)")
+    sub.add_argument("--name", default="networks", help="of the file that is written")
 
     sub = command("depth", _depth, "does depth help? EasyNet with 2, 3, 4 convolutions, and MobileNetV1")
     sub.add_argument("--seeds", nargs="+", type=int, default=[0])

@@ -210,18 +210,23 @@ def merging(
 
 
 def networks(
-    space: Workspace, members: Mapping[str, Sequence[str]] | None = None, *, source: str = "fer2013"
+    space: Workspace,
+    members: Mapping[str, Sequence[str]] | None = None,
+    *,
+    source: str = "fer2013",
+    name: str = "networks",
 ) -> dict[str, Any]:
     """EasyNet against FaceNet, seed by seed and best against best, and their ensembles.
 
     Everything is computed from the answers that `fer evaluate --test` kept; no image is read. What is chosen
     (the best run of each network, the weights of the ensemble) is chosen on validation. Writes
-    `comparisons/networks.json` below the results.
+    `comparisons/<name>.json` below the results.
 
     Args:
         space: gives runs and results.
         members: the runs of each network, by its name; by default those called `<network>-seed<n>`.
         source: whose images.
+        name: of the file.
 
     Returns:
         What is in the file, beside date and revision. Variants are ``plain`` (the score we mean), ``flip``
@@ -286,7 +291,7 @@ def networks(
             each for v in ("plain", "flip") for each in _ensembles(seen, names, rows, listed, best, v)
         ],
     }
-    _write(space, "networks", report)
+    _write(space, name, report)
     return report
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fer_utils import labels, plots, results
+from fer_utils import labels, plots, results, verdicts
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.notebook import NOT_YET, best, full_report, percent
@@ -82,6 +83,15 @@ def agreement_figure(splits: dict[str, dict[str, Any]]) -> Figure:
         split: {c: _triple(found["top"]["by_class"][c]) for c in CLASSES} for split, found in splits.items()
     }
     return plots.share_intervals(shares, CLASSES, label="label is the top vote")
+
+
+def entropy_table(splits: dict[str, dict[str, Any]] | None) -> pd.DataFrame:
+    """Mean entropy of the votes in bits, by class (rows) and split (columns)."""
+    if splits is None:
+        return not_yet()
+    bits = {split: found["entropy"]["by_class"] | {"all": found["entropy"]["mean"]}
+            for split, found in splits.items()}  # fmt: skip
+    return pd.DataFrame(bits).map("{:.2f}".format).rename_axis("mean entropy, bits")
 
 
 def table_figure(found: dict[str, Any]) -> Figure:
@@ -222,20 +232,42 @@ def soft_table(report: dict[str, Any] | None, split: str = "test") -> pd.DataFra
     return pd.DataFrame(rows).T.fillna("–").rename_axis("trained on")
 
 
-def bands_figure(report: dict[str, Any], run: str, split: str = "test") -> Figure:
-    """Accuracy of one run by how much the ten agree, against the label and against the top vote.
+def soft_reading(report: dict[str, Any] | None, split: str = "test") -> str:
+    """What EasyNet gains and loses by votes in the label's place, with 95 % intervals, in words.
+
+    Args:
+        report: what `labels.write_networks` gives; none before the full run.
+        split: runs that have not been scored on it are left out.
+    """
+    said = []
+    for key, by in (("label", "FER2013's labels"), ("majority", "FER+'s majorities")):
+        sides: dict[str, list[dict[str, Any]]] = {"ferplus": [], "own": []}
+        for run in (report or {"runs": {}})["runs"].values():
+            if run["network"] == "easynet" and run["labels"] in sides and split in run["splits"]:
+                found = run["splits"][split][key]
+                sides[run["labels"]].append({"accuracy": found["share"], "images": found["of"]})
+        if not all(sides.values()):
+            return NOT_YET
+        said.append(f"{verdicts.gap(sides['ferplus'], sides['own'])} on {by}")
+    return " and ".join(said)
+
+
+def bands_figure(report: dict[str, Any], runs: Sequence[str], split: str = "test") -> Figure:
+    """Accuracy of some runs by how much the ten agree, against the label and against the top vote.
 
     Args:
         report: what `labels.write_networks` gives.
-        run: name of the run.
-        split: on which it has been scored.
+        runs: names of the runs.
+        split: on which they have been scored.
     """
-    bands = report["runs"][run]["splits"][split]["bands"]
-    names = [f"{name}\n{band['label']['of']:,} images" for name, band in bands.items()]
-    shares = {
-        text: {shown: _triple(band[key]) for shown, band in zip(names, bands.values(), strict=True)}
-        for key, text in (("label", "right by FER2013's label"), ("top", "right by the top vote"))
-    }
+    shares = {}
+    for run in runs:
+        bands = report["runs"][run]["splits"][split]["bands"]
+        names = [f"{name}\n{band['label']['of']:,} images" for name, band in bands.items()]
+        for key, text in (("label", "by FER2013's label"), ("top", "by the top vote")):
+            shares[f"{run}, {text}"] = {
+                shown: _triple(band[key]) for shown, band in zip(names, bands.values(), strict=True)
+            }
     return plots.share_intervals(shares, names, label="accuracy")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from ast import literal_eval
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -301,10 +301,9 @@ def throughput_facts() -> dict[str, str]:
 
 def caching_table(report: dict[str, Any] | None) -> pd.DataFrame:
     """What `tests/benchmarks/caching.py` measured, one row a case."""
-    heads = {"head only": "the poster's head alone", "linear head": "a linear head alone"}
     rows = [
         {
-            "trained": heads.get(c["case"], f"above {c['last_frozen']}"),
+            "trained": _trained(c),
             "images a batch": c["batch"],
             "seconds an epoch": f"{np.median(c['epoch_seconds']['uncached']):.1f}",
             "with the cache": f"{np.median(c['epoch_seconds']['cached']):.1f}",
@@ -320,20 +319,51 @@ def caching_table(report: dict[str, Any] | None) -> pd.DataFrame:
     return pd.DataFrame(rows or [{"trained": NOT_YET, "": ""}]).set_index("trained")
 
 
+def _trained(case: dict[str, Any]) -> str:
+    """Which part of FaceNet a case of the caching benchmark trains."""
+    heads = {"head only": "the poster's head alone", "linear head": "a linear head alone"}
+    return heads.get(case["case"], f"above {case['last_frozen']}")
+
+
 def caching_facts(report: dict[str, Any] | None) -> dict[str, str]:
-    """How the caching benchmark was made, for the prose, by glue name."""
-    names = ("caching-how", "caching-size", "caching-views")
+    """How the caching benchmark was made and what it says beside its table, for the prose, by glue name."""
+    names = ("caching-how", "caching-size", "caching-views", "caching-heads", "caching-share", "caching-pays",
+             "caching-differ")  # fmt: skip
     if report is None:
         return dict.fromkeys(names, NOT_YET)
-    largest = max(report["cases"], key=lambda c: c["cache"]["bytes"])["cache"]
+    cases, most = report["cases"], max(c["frozen_layers"] for c in report["cases"])
+    largest = max(cases, key=lambda c: c["cache"]["bytes"])["cache"]
     count = "all images" if report["images"] == "all" else f"{report['images']:,} images of each split"
     values = (
         f"{count}, {report['epochs']} epochs of each kind in turn, {report['threads']} threads, "
         f"{report['processor']}",
         f"{largest['bytes'] / 1e9:.1f} GB",
         str(largest["views"]),
+        _listed(f"{c['speedup']:.1f} times with {_case(c)}" for c in cases if c["frozen_layers"] == most),
+        _listed(percent(c["share_of_bound"], 0) for c in cases if c["frozen_layers"] < most),
+        _listed(f"{_epochs_to_pay(c)} epochs with {_case(c)}" for c in cases),
+        _listed(f"with {_case(c)}, p = {c['mcnemar']['p']:.2f}" for c in cases if c["mcnemar"]["p"] < 0.05)
+        or "nowhere",
     )
     return dict(zip(names, values, strict=True))
+
+
+def _case(case: dict[str, Any]) -> str:
+    """A case of the caching benchmark in words that tell it from the others."""
+    part = _trained(case).removesuffix(" alone").replace("above ", "all above ")
+    return f"{part} and {case['batch']} images a batch"
+
+
+def _epochs_to_pay(case: dict[str, Any]) -> int:
+    """After how many epochs a cache has saved the time that it took to compute."""
+    saved = np.median(case["epoch_seconds"]["uncached"]) - np.median(case["epoch_seconds"]["cached"])
+    return int(np.ceil(case["cache"]["seconds"] / saved))
+
+
+def _listed(parts: Iterable[str]) -> str:
+    """Parts of a sentence: a, b and c."""
+    *first, last = [*parts] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def full_results(pattern: str) -> list[dict[str, Any]]:
@@ -691,6 +721,11 @@ def best(found: list[dict[str, Any]]) -> dict[str, Any]:
     return max(found, key=lambda result: result["validation"]["fer2013"]["accuracy"])
 
 
+def best_alone(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The result that is best on validation, as a list of one; empty before the full run."""
+    return [best(found)] if found else []
+
+
 def best_name(found: list[dict[str, Any]]) -> str:
     """Name of the result that is best on validation, for the prose."""
     return best(found)["name"] if found else NOT_YET
@@ -713,9 +748,9 @@ def curve(result: dict[str, Any]) -> pd.DataFrame:
 
 
 def recall_figure(result: dict[str, Any]) -> Figure:
-    """Recall by class of a result beside that of EasyNet's seeds."""
+    """Recall by class of a result beside that of the EasyNet that is best on validation."""
     recalls = {}
-    for each in (*full_results("easynet-seed*.json"), result):
+    for each in (*best_alone(full_results("easynet-*.json")), result):
         _, scores = held_out(each)
         recalls[each["name"]] = {
             name: None if value is None else (value, *scores["recall_interval"][name])

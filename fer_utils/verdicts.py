@@ -779,19 +779,37 @@ def choice_facts(
             f"{_median(timed, 1, 1):.1f} milliseconds a face" if timed else NOT_YET
         )
         facts[f"choice-{network}-weak"] = _weakest(scored) if scored else NOT_YET
-    facts["choice-difference"] = facts["choice-ensemble"] = NOT_YET
     facts["choice-detector"] = f"{speed['detector']['median']:.0f} milliseconds" if speed else NOT_YET
-    if report is not None:
-        facts["choice-difference"] = _facenet_sentence(report)
-        plain = [m for m in report["ensembles"] if m["variant"] == "plain"]
-        if plain:
-            last = plain[-1]
-            facts["choice-ensemble"] = (
-                f"{percent(last['test']['accuracy'])} with {len(last['weights'])} networks, "
-                f"{Gap(last['against']['difference'], *last['against']['interval'])} against the best single "
-                "one"
-            )
-    return facts
+    return facts | report_facts("choice", report)
+
+
+def report_facts(prefix: str, report: Mapping[str, Any] | None) -> dict[str, str]:
+    """What `compare.networks` found, for the prose, by glue name.
+
+    Args:
+        prefix: of the names.
+        report: what it wrote, or none.
+    """
+    names = ("pair", "difference", "means", "ensemble")
+    if report is None:
+        return {f"{prefix}-{name}": NOT_YET for name in names}
+    pair = next(p for p in report["pairs"] if p["what"] == "best by validation" and p["variant"] == "plain")
+    means = report["means"]["plain"]
+    seeds = " and ".join(str(means[network]["seeds"]) for network in reversed(report["best"]))
+    last = next(m for m in reversed(report["ensembles"]) if m["variant"] == "plain")
+    gain = Gap(last["against"]["difference"], *last["against"]["interval"])
+    low, high = last["test"]["accuracy_interval"]
+    values = (
+        " against ".join(
+            f"`{run}` ({percent(a)})" for run, a in zip(pair["runs"], pair["accuracy"], strict=True)
+        ),
+        _difference_in_words(pair),
+        f"{Gap(means['difference']['difference'], *means['difference']['interval'])} between the means of "
+        f"{seeds} seeds",
+        f"{percent(last['test']['accuracy'])} (95 % interval {100 * low:.1f} to {100 * high:.1f} %) with "
+        f"{len(last['weights'])} networks, {gain} against the best single one of them",
+    )
+    return {f"{prefix}-{name}": value for name, value in zip(names, values, strict=True)}
 
 
 def _weakest(scored: Sequence[Mapping[str, Any]]) -> str:
@@ -803,9 +821,8 @@ def _weakest(scored: Sequence[Mapping[str, Any]]) -> str:
     return f"{name}, of which {percent(float(recalls[name]))} are named rightly"
 
 
-def _facenet_sentence(report: Mapping[str, Any]) -> str:
-    """Is the difference between the two networks real?"""
-    pair = next(p for p in report["pairs"] if p["what"] == "best by validation" and p["variant"] == "plain")
+def _difference_in_words(pair: Mapping[str, Any]) -> str:
+    """Is the difference between two networks real?"""
     found = Gap(pair["difference"], *pair["interval"])
     real = (
         "is more than luck of the images"

@@ -470,6 +470,9 @@ def test_tables_show_the_reports_or_say_that_there_are_none(space, doubts, netwo
     table = label_tables.agreement_table(report["splits"])
     assert table.loc["all", "train"].startswith(f"{100 * report['splits']['train']['top']['share']:.1f} %")
     assert label_tables.ceiling_table(report["splits"]).shape == (5, 3)
+    bits = label_tables.entropy_table(report["splits"])
+    assert list(bits.index) == [*CLASSES, "all"]
+    assert bits.loc["all", "train"] == f"{report['splits']['train']['entropy']['mean']:.2f}"
     assert label_tables.duplicates_table(report["duplicates"]).iloc[2, 0] == "1"
     assert label_tables.issues_table(doubts).loc["labels"].tolist() == ["239", "239"]
     assert "3 folds" in label_tables.issues_reading(doubts)
@@ -481,6 +484,12 @@ def test_tables_show_the_reports_or_say_that_there_are_none(space, doubts, netwo
     own_only = {n: r for n, r in networks["runs"].items() if r["labels"] == "own"}
     halves = label_tables.soft_table(networks | {"runs": own_only}, "validation")
     assert halves.loc["easynet, votes of FER+", "seeds"] == "not run yet"
+    assert label_tables.soft_reading(networks | {"runs": own_only}, "validation") == "not run yet"
+    worse = json.loads(json.dumps(next(iter(own_only.values()))))
+    for key in ("label", "majority"):
+        worse["splits"]["validation"][key]["share"] -= 0.25
+    swapped = networks | {"runs": own_only | {"votes": worse | {"labels": "ferplus"}}}
+    assert label_tables.soft_reading(swapped, "validation").startswith("−25.0 points (−")
     assert halves.loc["easynet, FER2013's labels"].equals(both.loc["easynet, FER2013's labels"])
     facts = label_tables.facts(report)
     assert facts.keys() == label_tables.facts(None).keys()
@@ -488,7 +497,8 @@ def test_tables_show_the_reports_or_say_that_there_are_none(space, doubts, netwo
     own = results.read(space.results / "labels" / "own.json")
     assert "points" in label_tables.habits(report, [own])
     for nothing in (
-        label_tables.agreement_table(None), label_tables.ceiling_table(None), label_tables.issues_table(None),
+        label_tables.agreement_table(None), label_tables.entropy_table(None),
+        label_tables.ceiling_table(None), label_tables.issues_table(None),
         label_tables.duplicates_table(None), label_tables.networks_table(None), label_tables.soft_table(None),
     ):  # fmt: skip
         assert "not run yet" in nothing.to_string()
@@ -503,7 +513,7 @@ def test_figures_show_what_they_are_given(space, networks):
     texts = {t.get_text() for t in label_tables.table_figure(report["splits"]["test"]).axes[0].texts}
     assert texts == {"100 %\n10", "0 %\n0"}
     names = [
-        t.get_text() for t in label_tables.bands_figure(networks, "labels/own").axes[0].get_xticklabels()
+        t.get_text() for t in label_tables.bands_figure(networks, ["labels/own"]).axes[0].get_xticklabels()
     ]
     assert names[2] == "eight or nine\n60 images"
     images, shares = space.faces().take([0, 1, 2]), found.shares[:3]
