@@ -27,17 +27,38 @@ model = load_checkpoint("{name}")  # float images (B, 1, 64, 64), 0–1, to logi
 ## Model
 
 - **Network:** {network}, {parameters:,} parameters, half precision, SHA-256 `{sha256}`.
-- **Training:** {sources}, revision `{revision}`, seed {seed}, {epochs} epochs; the epoch that was best on
-  validation was kept. Options and recipe stand in the file's header and in the results file.
+- **Input:** grey faces of 64×64 pixels, 0–1, scaled to {side}×{side} by the network itself.
+- **Training:** {sources}, revision `{revision}`, seed {seed}, {epochs} epochs ({hours:.1f} hours,
+  {precision}, {processor}); the epoch that was best on validation was kept. Options and recipe stand in the
+  file's header and in the results file; the command stands on the book's page “The full run”.
 {origin}- **Classes:** {classes}.
 - **Licence:** the code is MIT. {sources} was collected for research; use the weights for research.
 
 ## Intended use
 
 Teaching and research on facial expression recognition, on frontal faces cropped as FER2013 crops them.
-**Not** for judging people: the network predicts which word annotators would write beneath a face, not what a
-person feels. Not for decisions about anybody, least of all at work or in education, where inferring emotions
-is prohibited in the European Union (Regulation (EU) 2024/1689, article 5(1)(f)).
+**Not** for judging people: the network predicts which word annotators would write beneath a face, not what
+a person feels. Not for decisions about anybody, least of all at work or in education, where inferring
+emotions is prohibited in the European Union (Regulation (EU) 2024/1689, article 5(1)(f)).
+
+## Factors
+
+What is known to move the score: the class (see the recall below), how far people agree about the face, the
+framing, blur, noise and light (chapters 7 and 8 of the book). What may move it and could not be measured,
+because no image says it: age, sex, skin colour and origin of the person.
+
+## Metrics
+
+Accuracy is the share of images whose most probable class is the label; macro-F1 is the mean of the six
+classes' F1, so that rare classes count as much as frequent ones; the expected calibration error (15 bins)
+is the mean distance between confidence and accuracy. `+flip` averages the answers to an image and its
+mirror image, `+ten-crop` those to ten views; `-deduplicated` leaves out images that have an exact copy in
+an earlier split. Only the plain score is that of a single look.
+
+## Evaluation data
+
+FER2013's PublicTest is *validation*: epoch, recipe and run were chosen on it, so its scores are a little
+too high. PrivateTest is *test*. Both without *disgust*, the seventh class.
 
 ## Scores
 
@@ -54,11 +75,16 @@ Recall by class on {judged}:
 FER2013 was collected by web search in 2013. Nothing is known about the people in it, their age, origin or
 consent, so no score by group can be given. Its labels are noisy, and its classes differ in size.
 
+## Ethical considerations
+
+The people in the training images were, as far as is known, never asked. A network that names expressions
+invites being used on people who were not asked either; the law forbids part of that, and decency more.
+Wrong answers are common (see the recall) and nothing shows that they are equally common for everybody.
+
 ## Caveats
 
-Scores on other cameras, other framing or other people will differ. Confidence says little about faces unlike
-those of FER2013, and nothing about pictures that show no face.
-"""
+Scores on other cameras, other framing or other people will differ. Confidence says little about faces
+unlike those of FER2013, and nothing about pictures that show no face."""
 
 # Where a trunk's weights come from, and what that binds a user to.
 ORIGINS = {
@@ -128,7 +154,7 @@ def card(name: str, run: str, result: dict[str, Any]) -> str:
         for which in ("validation", "test")
         for variant, scores in result.get(which, {}).items()
     ]
-    judged = result[split]["fer2013"]
+    judged, options = result[split]["fer2013"], result["model"]["options"]
     recall = [
         {"class": c, "recall": f"{value:.1%}", "95 % interval": "{:.1%} to {:.1%}".format(*interval)}
         for c, value, interval in zip(
@@ -146,6 +172,10 @@ def card(name: str, run: str, result: dict[str, Any]) -> str:
         sources=", ".join(result["data"]["trained_on"]),
         revision=result["revision"],
         date=result["date"],
+        side=options.get("image_size") or options.get("input_size", 64),
+        hours=result["training_seconds"] / 3600,
+        precision=result["precision"],
+        processor=result["processor"],
         seed=result["recipe"]["seed"],
         epochs=len(result["learning_curve"]),
         classes=", ".join(CLASSES),

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors import safe_open
 
+from fer_utils import publish, results
 from fer_utils.files import sha256
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +53,18 @@ def test_only_two_packages_are_held_back():
     everything = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     held = [name for name in everything if re.search(r"==|<", name)]
     assert sorted(held) == ["facenet-pytorch==2.5.3", "jupyter-book>=1.0.4,<2"]
+
+
+@pytest.mark.parametrize("weights", sorted((ROOT / "weights").glob("*.safetensors")), ids=lambda p: p.stem)
+def test_published_weights_are_those_of_their_results_and_their_card_says_so(weights):
+    card = weights.with_suffix(".md").read_text(encoding="utf-8")
+    run = re.search(r"`fer publish (\S+)`", card)[1]
+    result = results.read(ROOT / "book" / "results" / f"{run}.json")
+    assert result["checkpoint"] == sha256(weights)
+    assert card == publish.card(weights.stem, run, result)
+    with safe_open(weights, "pt") as file:
+        about = json.loads(file.metadata()["fer_utils"])
+    assert about["options"] == result["model"]["options"] and about["recipe"] == result["recipe"]
 
 
 def test_no_trace_of_a_machine_or_a_registry():
