@@ -36,7 +36,7 @@ are welcome.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -237,7 +237,7 @@ def _faces_against(other: str, margin: float, ways: Sequence[str]) -> Callable[[
         report = read(folder, "comparisons/pretraining.json")
         runs = report["runs"] if report else []
         split = "test" if runs and all("test" in r for r in runs) else "validation"
-        found, trunks = {}, set()
+        found, trunks, seeds = {}, set(), set()
         for how in ways:
             sides = [
                 [r for r in runs if r["pretrained"] == p and r["how"] == how] for p in ("vggface2", other)
@@ -245,13 +245,14 @@ def _faces_against(other: str, margin: float, ways: Sequence[str]) -> Callable[[
             if all(sides):
                 found[how] = gap(*([r[split] for r in side] for side in sides))
                 trunks |= {r["trunk"] for side in sides for r in side}
+                seeds |= {r["seed"] for side in sides for r in side}
         if not found:
             tried = " in this way" if runs else ""
             return NOT_YET, f"The starts have not been compared{tried} on real faces."
         said = "; ".join(f"{WAYS[how]}: {each}" for how, each in found.items())
         trunk = f" The trunks differ too ({', '.join(sorted(trunks))})." if len(trunks) > 1 else ""
         worst = min(found.values(), key=lambda each: each.low)
-        return _by(worst, margin, f"On {split}, {said}", more=trunk)
+        return _by(worst, margin, f"On {split} ({_seeds(seeds)}), {said}", more=trunk)
 
     return judge
 
@@ -334,8 +335,12 @@ def _between(report: dict[str, Any], first: str, second: str) -> Gap:
 
 def _budget(report: dict[str, Any]) -> str:
     """What all runs of `compare.depth` were given, in words."""
-    seeds = len({r["seed"] for r in report["runs"]})
-    return f"{report['epochs']} epochs each, seeds: {seeds}"
+    return f"{report['epochs']} epochs each, {_seeds({r['seed'] for r in report['runs']})}"
+
+
+def _seeds(seeds: Collection[int]) -> str:
+    """How many seeds there were; of one, what its interval leaves out."""
+    return f"seeds: {len(seeds)}" if len(seeds) > 1 else "one seed, so that luck of the start is not counted"
 
 
 def _called(report: dict[str, Any], key: str) -> str:

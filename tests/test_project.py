@@ -109,7 +109,7 @@ def test_chapter_follows_the_contract(path):
     colab = [source(c) for c in cells if "colab" in tags(c)]
     assert len(colab) == 1
     assert '"google.colab" in sys.modules' in colab[0]
-    assert "%pip install" in colab[0]
+    assert "assert REPOSITORY" in colab[0] and "%pip install" in colab[0]
     assert "--editable" not in colab[0]
     # A chapter without a cell that is compared would let nbval pass on anything.
     assert any("nbval-check-output" in tags(c) for c in cells)
