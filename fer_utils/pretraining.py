@@ -13,7 +13,7 @@ from typing import Any
 from fer_utils import results, runs
 from fer_utils.compare import FOLDER, trained
 from fer_utils.errors import DataError
-from fer_utils.notebook import NOT_YET
+from fer_utils.notebook import NOT_YET, percent
 from fer_utils.recipes import recipe_for
 from fer_utils.training import Recipe, default_precision
 from fer_utils.verdicts import WAYS, mean_score
@@ -177,8 +177,12 @@ def accuracies(
 def told(written: Mapping[str, Any] | None) -> dict[str, str]:
     """On what terms the starts were compared, for the prose, by glue name."""
     if written is None:
-        return {"starts-terms": NOT_YET}
+        return {"starts-terms": NOT_YET, "starts-scratch": NOT_YET}
     recipe = written["recipe"]
     seeds = [f"{len({r['seed'] for r in written['runs'] if r['how'] == way})} for {WAYS[way]}" for way in HOW]
     budget = f"{written['size']} pixels, {recipe['epochs']} epochs, learning rate {recipe['lr']:g}"
-    return {"starts-terms": f"{budget}; seeds: {', '.join(seeds)}"}
+    scratch = [r["validation"] for r in written["runs"] if (r["pretrained"], r["how"]) == ("none", "all")]
+    return {
+        "starts-terms": f"{budget}; seeds: {', '.join(seeds)}",
+        "starts-scratch": percent(mean_score(scratch)["accuracy"]) if scratch else NOT_YET,
+    }

@@ -9,8 +9,8 @@ The rules stand in `CLAIMS`, in code, and were written before the results were t
 - ``not run yet``: the file that would decide is not there.
 
 Evidence, below the folder of results. Whoever writes one of these files follows this list; accuracies are
-0–1, *metrics* is what `evaluation.metrics` gives (at least `images` and `accuracy`), and fields beyond these
-are welcome.
+0–1, *metrics* is what `evaluation.metrics` gives (at least `images`, `accuracy` and `confusion`), and
+fields beyond these are welcome.
 
 ``easynet-seed*.json``, ``facenet-seed*.json``
     what `fer evaluate --test` writes (`fer_utils.results`).
@@ -237,7 +237,7 @@ def _faces_against(other: str, margin: float, ways: Sequence[str]) -> Callable[[
         report = read(folder, "comparisons/pretraining.json")
         runs = report["runs"] if report else []
         split = "test" if runs and all("test" in r for r in runs) else "validation"
-        found, trunks, seeds = {}, set(), set()
+        found, trunks, seeds, more = {}, set(), set(), ""
         for how in ways:
             sides = [
                 [r for r in runs if r["pretrained"] == p and r["how"] == how] for p in ("vggface2", other)
@@ -246,15 +246,27 @@ def _faces_against(other: str, margin: float, ways: Sequence[str]) -> Callable[[
                 found[how] = gap(*([r[split] for r in side] for side in sides))
                 trunks |= {r["trunk"] for side in sides for r in side}
                 seeds |= {r["seed"] for side in sides for r in side}
+                if how == "all" and any(_hardly_begun(r[split]) for r in sides[1]):
+                    more += (
+                        " The other start had hardly begun to learn on this budget, so this is what a known "
+                        "start saves, not how much higher it ends."
+                    )
         if not found:
             tried = " in this way" if runs else ""
             return NOT_YET, f"The starts have not been compared{tried} on real faces."
         said = "; ".join(f"{WAYS[how]}: {each}" for how, each in found.items())
-        trunk = f" The trunks differ too ({', '.join(sorted(trunks))})." if len(trunks) > 1 else ""
+        if len(trunks) > 1:
+            more += f" The trunks differ too ({', '.join(sorted(trunks))})."
         worst = min(found.values(), key=lambda each: each.low)
-        return _by(worst, margin, f"On {split} ({_seeds(seeds)}), {said}", more=trunk)
+        return _by(worst, margin, f"On {split} ({_seeds(seeds)}), {said}", more=more)
 
     return judge
+
+
+def _hardly_begun(scores: Mapping[str, Any]) -> bool:
+    """Whether a network is right little more often than one that always names the largest class."""
+    largest = max(map(sum, scores["confusion"])) / scores["images"]
+    return bool(scores["accuracy"] < largest + LARGE)
 
 
 def _nesterov(folder: Path) -> Ruling:
