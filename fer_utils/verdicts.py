@@ -818,7 +818,7 @@ def report_facts(prefix: str, report: Mapping[str, Any] | None) -> dict[str, str
     low, high = last["test"]["accuracy_interval"]
     values = (
         " against ".join(
-            f"`{run}` ({percent(a)})" for run, a in zip(pair["runs"], pair["accuracy"], strict=True)
+            f"{run} ({percent(a)})" for run, a in zip(pair["runs"], pair["accuracy"], strict=True)
         ),
         _difference_in_words(pair),
         f"{Gap(means['difference']['difference'], *means['difference']['interval'])} between the means of "
