@@ -327,7 +327,7 @@ def _trained(case: dict[str, Any]) -> str:
 
 def caching_facts(report: dict[str, Any] | None) -> dict[str, str]:
     """How the caching benchmark was made and what it says beside its table, for the prose, by glue name."""
-    names = ("caching-how", "caching-size", "caching-views", "caching-heads", "caching-share", "caching-pays",
+    names = ("caching-how", "caching-size", "caching-views", "caching-heads", "caching-share",
              "caching-differ")  # fmt: skip
     if report is None:
         return dict.fromkeys(names, NOT_YET)
@@ -341,7 +341,6 @@ def caching_facts(report: dict[str, Any] | None) -> dict[str, str]:
         str(largest["views"]),
         _listed(f"{c['speedup']:.1f} times with {_case(c)}" for c in cases if c["frozen_layers"] == most),
         _listed(percent(c["share_of_bound"], 0) for c in cases if c["frozen_layers"] < most),
-        _listed(f"{_epochs_to_pay(c)} epochs with {_case(c)}" for c in cases),
         _listed(f"with {_case(c)}, p = {c['mcnemar']['p']:.2f}" for c in cases if c["mcnemar"]["p"] < 0.05)
         or "nowhere",
     )
@@ -352,12 +351,6 @@ def _case(case: dict[str, Any]) -> str:
     """A case of the caching benchmark in words that tell it from the others."""
     part = _trained(case).removesuffix(" alone").replace("above ", "all above ")
     return f"{part} and {case['batch']} images a batch"
-
-
-def _epochs_to_pay(case: dict[str, Any]) -> int:
-    """After how many epochs a cache has saved the time that it took to compute."""
-    saved = np.median(case["epoch_seconds"]["uncached"]) - np.median(case["epoch_seconds"]["cached"])
-    return int(np.ceil(case["cache"]["seconds"] / saved))
 
 
 def _listed(parts: Iterable[str]) -> str:

@@ -53,7 +53,7 @@ Accuracy is the share of images whose most probable class is the label; macro-F1
 classes' F1, so that rare classes count as much as frequent ones; the expected calibration error (15 bins)
 is the mean distance between confidence and accuracy. `+flip` averages the answers to an image and its
 mirror image, `+ten-crop` those to ten views; `-deduplicated` leaves out images that have an exact copy in
-an earlier split. Only the plain score is that of a single look.
+an earlier split. `+flip` and `+ten-crop` look more than once.
 
 ## Evaluation data
 

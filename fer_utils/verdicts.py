@@ -237,7 +237,8 @@ def _faces_against(other: str, margin: float, ways: Sequence[str]) -> Callable[[
         report = read(folder, "comparisons/pretraining.json")
         runs = report["runs"] if report else []
         split = "test" if runs and all("test" in r for r in runs) else "validation"
-        found, trunks, seeds, more = {}, set(), set(), ""
+        found, trunks, more = {}, set(), ""
+        seeds: list[set[int]] = []
         for how in ways:
             sides = [
                 [r for r in runs if r["pretrained"] == p and r["how"] == how] for p in ("vggface2", other)
@@ -245,7 +246,7 @@ def _faces_against(other: str, margin: float, ways: Sequence[str]) -> Callable[[
             if all(sides):
                 found[how] = gap(*([r[split] for r in side] for side in sides))
                 trunks |= {r["trunk"] for side in sides for r in side}
-                seeds |= {r["seed"] for side in sides for r in side}
+                seeds += [{r["seed"] for r in side} for side in sides]
                 if how == "all" and any(_hardly_begun(r[split]) for r in sides[1]):
                     more += (
                         " The other start had hardly begun to learn on this budget, so this is what a known "
@@ -258,7 +259,7 @@ def _faces_against(other: str, margin: float, ways: Sequence[str]) -> Callable[[
         if len(trunks) > 1:
             more += f" The trunks differ too ({', '.join(sorted(trunks))})."
         worst = min(found.values(), key=lambda each: each.low)
-        return _by(worst, margin, f"On {split} ({_seeds(seeds)}), {said}", more=more)
+        return _by(worst, margin, f"On {split} ({_seeds(min(seeds, key=len))}), {said}", more=more)
 
     return judge
 
@@ -822,7 +823,7 @@ def report_facts(prefix: str, report: Mapping[str, Any] | None) -> dict[str, str
         ),
         _difference_in_words(pair),
         f"{Gap(means['difference']['difference'], *means['difference']['interval'])} between the means of "
-        f"{seeds} seeds",
+        f"{seeds} runs (drawing images anew, for these very runs)",
         f"{percent(last['test']['accuracy'])} (95 % interval {100 * low:.1f} to {100 * high:.1f} %) with "
         f"{len(last['weights'])} networks, {gain} against the best single one of them",
     )
