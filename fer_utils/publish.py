@@ -84,7 +84,8 @@ Wrong answers are common (see the recall) and nothing shows that they are equall
 ## Caveats
 
 Scores on other cameras, other framing or other people will differ. Confidence says little about faces
-unlike those of FER2013, and nothing about pictures that show no face."""
+unlike those of FER2013, and nothing about pictures that show no face.
+"""
 
 # Where a trunk's weights come from, and what that binds a user to.
 ORIGINS = {
