@@ -114,7 +114,8 @@ def badges(url: str, branch: str, path: Path) -> str:
 def with_scores(readme: str) -> str:
     """The README with its table written anew from the results files."""
     from fer_utils.notebook import poster
-    from fer_utils.verdicts import mean_score, read_all
+    from fer_utils.results import read_all
+    from fer_utils.seeds import mean_score
 
     rows = ["| | FER2013's labels alone | and FER+'s votes in training | the poster |", "|---|---|---|---|"]
     for name, (start, *patterns) in BOARD.items():

@@ -74,7 +74,8 @@ def bootstrap_interval(
     """Percentile bootstrap interval of an accuracy (Efron & Tibshirani 1993, ch. 13).
 
     Drawing n images with replacement and counting the right ones is a binomial draw, so no image is
-    actually drawn.
+    actually drawn. Where all answers are right, or all wrong, every draw is alike and would claim certainty;
+    then it is Wilson's interval.
 
     Args:
         correct: bool (N,), whether each image was classified rightly.
@@ -88,7 +89,10 @@ def bootstrap_interval(
     n = len(correct)
     if not n:
         raise ValueError("an interval needs at least one image")
-    shares = np.random.default_rng(seed).binomial(n, np.mean(correct), draws) / n
+    hits = int(np.sum(correct))
+    if hits in (0, n):
+        return wilson_interval(hits, n, level=level)
+    shares = np.random.default_rng(seed).binomial(n, hits / n, draws) / n
     low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

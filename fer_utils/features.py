@@ -338,8 +338,9 @@ def _pixels(faces: FaceSet) -> str:
 
 
 def _left(view: View) -> int:
-    """Bytes that a view still needs: none once its file has been laid out."""
-    return 0 if view.progress()[0] is not None else view.size
+    """Bytes that a view still needs: none once it has begun, for all its room was taken before."""
+    features, done = view.progress()
+    return 0 if features is not None and done["chunks"] else view.size
 
 
 def _make_sure_of_room(missing: list[View], root: Path) -> None:
@@ -380,7 +381,9 @@ def _compute(view: View, frozen: FrozenPart, device: Any, bar: tqdm) -> None:
             return
         view.aside.mkdir(exist_ok=True)
         features, done = view.progress()
-        if features is None:
+        if features is None or not done["chunks"]:
+            # A note of what is no longer there must not outlive the next stop.
+            (view.aside / "progress.json").unlink(missing_ok=True)
             features, done = _lay_out(view), {"chunks": 0, "seconds": 0.0}
         bar.update(min(done["chunks"] * CHUNK, len(view.faces)))
         for chunk in range(done["chunks"], -(-len(view.faces) // CHUNK)):

@@ -21,6 +21,7 @@ from fer_utils.datasets import read_sources
 from fer_utils.datasets.inventory import Inventory
 from fer_utils.emotions import CLASSES, EMOTIONS
 from fer_utils.faces import Box, FaceDetector, face_image
+from fer_utils.seeds import mean_score
 from fer_utils.training import Recipe
 from fer_utils.workspace import Profile, Workspace, project_root, workspace
 
@@ -339,9 +340,9 @@ def caching_facts(report: dict[str, Any] | None) -> dict[str, str]:
         f"{report['processor']}",
         f"{largest['bytes'] / 1e9:.1f} GB",
         str(largest["views"]),
-        _listed(f"{c['speedup']:.1f} times with {_case(c)}" for c in cases if c["frozen_layers"] == most),
-        _listed(percent(c["share_of_bound"], 0) for c in cases if c["frozen_layers"] < most),
-        _listed(f"with {_case(c)}, p = {c['mcnemar']['p']:.2f}" for c in cases if c["mcnemar"]["p"] < 0.05)
+        listed(f"{c['speedup']:.1f} times with {_case(c)}" for c in cases if c["frozen_layers"] == most),
+        listed(percent(c["share_of_bound"], 0) for c in cases if c["frozen_layers"] < most),
+        listed(f"with {_case(c)}, p = {c['mcnemar']['p']:.2f}" for c in cases if c["mcnemar"]["p"] < 0.05)
         or "nowhere",
     )
     return dict(zip(names, values, strict=True))
@@ -353,7 +354,7 @@ def _case(case: dict[str, Any]) -> str:
     return f"{part} and {case['batch']} images a batch"
 
 
-def _listed(parts: Iterable[str]) -> str:
+def listed(parts: Iterable[str]) -> str:
     """Parts of a sentence: a, b and c."""
     *first, last = [*parts] or [""]
     return f"{', '.join(first)} and {last}" if first else last
@@ -462,7 +463,7 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
                 "learnt from": _learnt_from(result),
                 **{name: _short(result["model"]["options"][name]) for name in options},
                 "epochs": len(result["learning_curve"]),
-                "hours": f"{result['training_seconds'] / 3600:.1f}",
+                "PublicTest": percent(result["validation"]["fer2013"]["accuracy"]),
                 f"accuracy, {split}, {scores['images']:,} images": percent(scores["accuracy"]),
                 "95 % interval": interval(scores),
                 "macro-F1": f"{scores['macro_f1']:.3f}",
@@ -611,22 +612,23 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
     top = best(found)
     split, scores = held_out(top)
     part = top["test" if "test" in top else "validation"]
-    spread = results.summarise([held_out(result)[1]["accuracy"] for result in found])
-    mean = percent(spread["mean"])
-    if spread["seeds"] > 1:
-        mean += f" ± {100 * spread['std']:.1f} points (standard deviation over seeds)"
+    mean = mean_score([held_out(result)[1] for result in found])
+    low, high = (f"{100 * mean[end]:.1f}" for end in ("low", "high"))
     history, epoch = curve(top), best_epoch(top)
     row = history.set_index("epoch").loc[epoch]
     recall = {name: value for name, value in scores["recall"].items() if value is not None}
     model = top["model"]
     values = (
         f"{split}, six classes, a single model and no test-time averaging",
-        "with one seed" if spread["seeds"] == 1 else f"over {spread['seeds']} seeds",
-        mean,
+        "with one seed" if len(found) == 1 else f"over {len(found)} seeds",
+        score(scores)
+        if len(found) == 1
+        else f"{percent(mean['accuracy'])} (95 % interval for images and seeds {low} to {high} %; standard "
+        f"deviation over seeds {100 * mean['std']:.1f} points)",
         score(scores),
-        percent(part["fer2013+flip"]["accuracy"]),
-        percent(part["fer2013+ten-crop"]["accuracy"]) if "fer2013+ten-crop" in part else NOT_YET,
-        percent(part["fer2013-deduplicated"]["accuracy"]) if "fer2013-deduplicated" in part else "the same",
+        score(part["fer2013+flip"]),
+        score(part["fer2013+ten-crop"]) if "fer2013+ten-crop" in part else NOT_YET,
+        score(part["fer2013-deduplicated"]) if "fer2013-deduplicated" in part else "the same",
         f"Epoch {epoch} of {len(history)} was kept. There, {percent(row['train_accuracy'])} of the training "
         f"images were right (augmented, and with dropout on) and {percent(row['val_accuracy'])} of the "
         f"validation images (as they are, with dropout off{_rounded(top)}).",
@@ -634,7 +636,7 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
         min(recall, key=lambda name: recall[name]),
         f"{model['trained_parameters']:,} of {model['parameters']:,} parameters",
         percent(max(map(sum, scores["confusion"])) / scores["images"]),
-        _gap(network, spread["mean"]),
+        _gap(network, mean["accuracy"]),
     )
     return {f"{network}-{name}": value for name, value in zip(names, values, strict=True)}
 

@@ -15,8 +15,9 @@ from fer_utils.compare import FOLDER, trained
 from fer_utils.errors import DataError
 from fer_utils.notebook import NOT_YET, percent
 from fer_utils.recipes import recipe_for
+from fer_utils.seeds import mean_score
 from fer_utils.training import Recipe, default_precision
-from fer_utils.verdicts import WAYS, mean_score
+from fer_utils.verdicts import WAYS
 from fer_utils.workspace import Workspace
 
 SIZE = 96  # pixels: what MobileNetV1 is used at in this book; ImageNet's trunk saw 224
@@ -162,7 +163,7 @@ def accuracies(
 
     Returns:
         By start and way, in words: accuracy and the ends of its interval, which covers images and seeds
-        (`verdicts.mean_score`), or none where no run is there.
+        (`seeds.mean_score`), or none where no run is there.
     """
     found: dict[str, dict[str, tuple[float, float, float] | None]] = {}
     for start, (title, _) in STARTS.items():

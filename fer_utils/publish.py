@@ -66,7 +66,7 @@ Six classes, single model, evaluated on {date}. The test split was read once. In
 
 {scores}
 
-Recall by class on {judged}:
+Recall by class on FER2013's test images:
 
 {recall}
 
@@ -115,7 +115,8 @@ def publish(space: Workspace, run: str, folder: Path) -> Path:
         The path of the weights.
 
     Raises:
-        DataError: the run has no weights or no results, or the results are of other weights.
+        DataError: the run has no weights, or no results on FER2013's test images, which the card tells, or
+            the results are of other weights.
     """
     weights = space.runs / run / "model.safetensors"
     if not weights.is_file():
@@ -129,19 +130,25 @@ def publish(space: Workspace, run: str, folder: Path) -> Path:
             file=space.results / f"{run}.json",
             remedy=f"run `fer evaluate {run} --test`",
         )
+    if "fer2013" not in result.get("test", {}):
+        raise DataError(
+            "the results do not tell a score on FER2013's test images, and a published network needs one",
+            file=space.results / f"{run}.json",
+            remedy=f"run `fer evaluate {run} --test` with FER2013 in the merged set",
+        )
     name = result["model"]["name"]
+    text = card(name, run, result)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}.safetensors"
     aside = target.with_name(f".{target.name}")
     shutil.copyfile(weights, aside)
     aside.replace(target)
-    write_aside(folder / f"{name}.md", card(name, run, result))
+    write_aside(folder / f"{name}.md", text)
     return target
 
 
 def card(name: str, run: str, result: dict[str, Any]) -> str:
     """The model card of a result, as Markdown."""
-    split = "test" if "test" in result else "validation"
     rows = [
         {
             "split": which,
@@ -153,9 +160,9 @@ def card(name: str, run: str, result: dict[str, Any]) -> str:
             "calibration error": f"{scores['expected_calibration_error']:.3f}",
         }
         for which in ("validation", "test")
-        for variant, scores in result.get(which, {}).items()
+        for variant, scores in result[which].items()
     ]
-    judged, options = result[split]["fer2013"], result["model"]["options"]
+    judged, options = result["test"]["fer2013"], result["model"]["options"]
     recall = [
         {"class": c, "recall": f"{value:.1%}", "95 % interval": "{:.1%} to {:.1%}".format(*interval)}
         for c, value, interval in zip(
@@ -181,7 +188,6 @@ def card(name: str, run: str, result: dict[str, Any]) -> str:
         epochs=len(result["learning_curve"]),
         classes=", ".join(CLASSES),
         scores=_markdown(rows),
-        judged=f"FER2013's {split} images",
         recall=_markdown(recall),
     )
 

@@ -24,7 +24,7 @@ from fer_utils.faces import FaceDetector, face_image
 from fer_utils.files import sha256, write_json, write_table
 from fer_utils.models import FaceNet, build
 from fer_utils.recipes import recipe_for
-from fer_utils.training import Fit, Recipe, default_precision, fit
+from fer_utils.training import Fit, Recipe, check_recipe, default_precision, fit
 from fer_utils.votes import LabelKind, join, read_votes, second_question, soft_labels
 from fer_utils.weights import load_checkpoint, save_checkpoint
 from fer_utils.workspace import Workspace
@@ -74,7 +74,7 @@ def train(
             the plain one among them, and train only the part above it (`fer_utils.features`); none to compute
             it again in every epoch. Views are shared by the runs of a workspace.
         cache_dtype: of the cached features.
-        resume: go on from the last checkpoint.
+        resume: go on from the last checkpoint; a finished run is loaded as it is.
         **fit_options: passed to `fit`.
 
     Raises:
@@ -110,6 +110,8 @@ def train(
         "network": network,
         "options": model.options,
         "sources": sources,
+        "validate_on": validate_on,
+        "faceset": sha256(faces.path / "manifest.json"),
         "teachers": None,
         "labels": None,
         "cached": None if cached is None else {"views": cached, "dtype": cache_dtype},
@@ -135,6 +137,9 @@ def train(
             targets = np.hstack([first, second_question(votes, share)])
     if resume:
         _check_same_run(folder / "run.json", about)
+        check_recipe(folder, recipe)
+        if (folder / "model.safetensors").exists():
+            return _finished(folder)
     if cached is not None:
         store = _features(space, model, training, validation, recipe, cached, cache_dtype, fit_options)
     # Weights of an earlier run must not pass for those of this one, should it be stopped.
@@ -195,14 +200,20 @@ def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: A
     """
     folder = space.runs / (options.get("name") or f"{network}-seed{seed}")
     if space.profile == "full" and (folder / "model.safetensors").exists():
-        return Fit(load_checkpoint(folder / "model.safetensors"), pd.read_csv(folder / "history.csv"), folder)
+        return _finished(folder)
     return train(space, network, seed=seed, resume=space.profile == "full", **options)
+
+
+def _finished(folder: Path) -> Fit:
+    return Fit(load_checkpoint(folder / "model.safetensors"), pd.read_csv(folder / "history.csv"), folder)
 
 
 def _check_same_run(path: Path, now: dict[str, Any]) -> None:
     then = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
     settings = ("network", "options", "sources", "precision", "teachers", "labels", "cached")
     changed = [key for key in settings if then.get(key) != now[key]]
+    # Runs from before these two were noted can still go on.
+    changed += [key for key in ("validate_on", "faceset") if then.get(key, now[key]) != now[key]]
     if changed:
         raise DataError(
             f"the run began with other settings ({', '.join(changed)} changed)",
@@ -266,7 +277,8 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
         The path of the results file.
 
     Raises:
-        DataError: there is no such run, or it has not finished.
+        DataError: there is no such run, it has not finished, or it was trained on another merged set, whose
+            training images may be test images now.
     """
     folder = space.runs / name
     try:
@@ -281,6 +293,12 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
             remedy=f"run `fer train … --name {name}`, with --resume if it was stopped",
         ) from None
     faces = space.faces()
+    if about.get("faceset") not in (None, sha256(faces.path / "manifest.json")):
+        raise DataError(
+            "the run was trained on another merged set: images that it learnt from may be test images now",
+            file=folder / "run.json",
+            remedy=f"train it again (`fer train … --name {name}`), or merge as you did before",
+        )
     out = space.results / f"{name}.json"
     result = results.describe_run(
         name, space.profile, model, about, recipe, history, faces, folder / "model.safetensors"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
@@ -63,7 +64,9 @@ def _answers(space: Workspace, name: str, faces: FaceSet) -> pd.DataFrame:
             file=weights,
             remedy=f"finish it first: `fer train … --name {name} --resume`",
         )
-    table = pd.DataFrame(predict(load_checkpoint(weights), faces, flip=True), columns=list(CLASSES))
+    # Asking must not move the random numbers that the student is about to draw.
+    with torch.random.fork_rng(devices=[]):
+        table = pd.DataFrame(predict(load_checkpoint(weights), faces, flip=True), columns=list(CLASSES))
     table.attrs = {"checkpoint": checkpoint, "faces": asked}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table(path, table)

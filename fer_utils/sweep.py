@@ -291,6 +291,21 @@ class Queue:
         found = self.study.get_trials(deepcopy=False, states=states)
         return {t.user_attrs["draw"]: t for t in found if t.user_attrs.get("draw") in self.wanted}
 
+    def wants(self, trial: optuna.Trial) -> bool:
+        """Whether a trial is about a draw that is wanted and that no other trial has, or is at already.
+
+        Optuna serves whatever waits: a draw left over from a larger search, too, or one that two machines,
+        whose locks do not know each other, have both laid down.
+        """
+        about = trial.user_attrs.get("draw")
+        twins = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE))
+        return about in self.wanted and not any(
+            twin.user_attrs.get("draw") == about
+            and twin.number != trial.number
+            and (twin.number < trial.number or twin.state == TrialState.COMPLETE)
+            for twin in twins
+        )
+
     @property
     def waiting(self) -> int:
         """How many draws nobody has begun."""
@@ -341,11 +356,12 @@ def work(queues: Sequence[Queue], bench: Bench, folder: Path, *, verbose: bool =
 
     def train(trial: optuna.Trial) -> float:
         about = trial.user_attrs
-        if "draw" not in about:  # another worker took the last one in this very moment
+        # Nor is it, if another worker took the last one in this very moment.
+        if not fullest.wants(trial):
             raise optuna.TrialPruned
         where = {"revision": results.revision(), "processor": results.processor()}
         trial.set_user_attr("begun", where | {"threads": torch.get_num_threads()})
-        place = folder / about["optimizer"] / about["draw"]
+        place = folder / about["optimizer"] / f"{about['draw']}-{trial.number}"
         value = bench(about["optimizer"], trial.params, about["seed"], place)
         if verbose:
             taken = (datetime.now() - trial.datetime_start).total_seconds()

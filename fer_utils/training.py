@@ -306,6 +306,22 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = False) -> 
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused or None)
 
 
+class Checkpoint(ModelCheckpoint):
+    """Lightning's, but it knows its best epoch again where the folder has been moved since."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state as if it had been written in the present folder."""
+        here = str(self.dirpath)
+
+        def moved(path: str) -> str:
+            return str(Path(here) / Path(path).name) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        ranked = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        now = {"dirpath": here, "best_k_models": ranked} | {name: moved(state_dict[name]) for name in paths}
+        super().load_state_dict(state_dict | now)
+
+
 class History(Callback):
     """Keeps the learning curve in the checkpoint, so that it survives a resume, and in `history.csv`."""
 
@@ -455,15 +471,17 @@ def fit(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / "last.ckpt"
-    _check_recipe(folder / "recipe.json", recipe, resuming=resume and last.exists())
+    if resume:
+        check_recipe(folder, recipe)
+    write_json(folder / "recipe.json", recipe.as_dict())
     if not resume:
         for old in (last, folder / "best.ckpt", folder / "history.csv"):
             old.unlink(missing_ok=True)
     history = History(folder / "history.csv", recipe.epochs, verbose)
     # `save_last` of one callback would write last.ckpt only after epochs that are the best so far.
     whole = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(folder, filename="best", monitor="val_accuracy", mode="max", **whole)
-    latest = ModelCheckpoint(folder, filename="last", **whole)
+    best = Checkpoint(folder, filename="best", monitor="val_accuracy", mode="max", **whole)
+    latest = Checkpoint(folder, filename="last", **whole)
     callbacks: list[Callback] = [history, best, latest]
     if recipe.ema:
         callbacks.insert(0, EMAWeightAveraging(decay=recipe.ema))
@@ -539,19 +557,29 @@ def default_precision(accelerator: str = "auto") -> str:
     return "16-mixed" if on_gpu else "32-true"
 
 
-def _check_recipe(path: Path, recipe: Recipe, resuming: bool) -> None:
+def check_recipe(folder: Path, recipe: Recipe) -> None:
+    """Refuse to go on with a run by another recipe than it began with.
+
+    Args:
+        folder: of the run; where it holds no checkpoint, there is nothing to go on with.
+        recipe: the one to go on by.
+
+    Raises:
+        DataError: they differ; names the fields.
+    """
+    path = folder / "recipe.json"
+    if not (folder / "last.ckpt").exists() or not path.exists():
+        return
     now = json.loads(json.dumps(recipe.as_dict()))
     # A recipe from before a field was added had, in effect, that field's default.
-    then = json.loads(json.dumps(Recipe().as_dict()))
-    then |= json.loads(path.read_text()) if path.exists() else {}
-    if resuming and path.exists() and then != now:
+    then = json.loads(json.dumps(Recipe().as_dict())) | json.loads(path.read_text(encoding="utf-8"))
+    if then != now:
         changed = sorted(name for name in now if now[name] != then.get(name))
         raise DataError(
             f"the run began with another recipe ({', '.join(changed)} changed)",
             file=path,
             remedy="resume with the same settings, or start anew in another folder",
         )
-    write_json(path, now)
 
 
 @contextmanager

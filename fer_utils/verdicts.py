@@ -43,19 +43,17 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from fer_utils import compare, results
 from fer_utils.errors import DataError
-from fer_utils.evaluation import wilson_interval
-from fer_utils.notebook import NOT_YET, POSTER_NAMES, anchors, best, held_out, percent, poster
+from fer_utils.notebook import NOT_YET, POSTER_NAMES, anchors, best, held_out, listed, percent, poster
 from fer_utils.results import read_all
+from fer_utils.seeds import Z, mean_score, of_seeds, quantile
 from fer_utils.workspace import Workspace
 
 Outcome = Literal["held", "not held", "not testable here", "not run yet"]
 Ruling = tuple[Outcome, str]
 
-Z = float(stats.norm.ppf(0.975))  # half of a 95 % interval, in standard errors that are known well
 LARGE = 0.05  # "by a large margin": more than three times what 3,534 images leave uncertain of a score
 TUNING = 0.13  # what the poster says that validating learning rate and upper layers brought
 SEEDS = 3  # the fewest that a score of ours is stated with
@@ -148,6 +146,20 @@ def paired_gap(pairs: Sequence[Mapping[str, Any]]) -> Gap:
     return _gap(found.mean(), of_images, found)
 
 
+def means_gap(first: np.ndarray, second: np.ndarray) -> Gap:
+    """Difference of the mean accuracies of two sets of runs on the same images (first − second).
+
+    The variance that the images leave is that of the differences image by image, each a mean over the runs;
+    the variance of the means over seeds, s² / k, is added for each side where there are several.
+
+    Args:
+        first: bool (K, N), which of N images each of K runs got right.
+        second: bool (L, N), the same for L other runs.
+    """
+    by_image = first.mean(0) - second.mean(0)
+    return _gap(by_image.mean(), by_image.var() / len(by_image), first.mean(1), second.mean(1))
+
+
 def above_median(values: np.ndarray) -> Gap:
     """How far the best trial of a search is above the median one; the interval is the median's."""
     medians = np.median(np.random.default_rng(0).choice(values, (2000, len(values))), axis=1)
@@ -156,59 +168,10 @@ def above_median(values: np.ndarray) -> Gap:
     return Gap(top - float(np.median(values)), low, high)
 
 
-def _of_seeds(values: np.ndarray) -> float:
-    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
-
-
-def quantile(of_images: float, *seeds: np.ndarray) -> float:
-    """How many standard errors make half of a 95 % interval: Student's t, by Welch and Satterthwaite.
-
-    What the images leave is a variance that is known well; the seeds' own, s² / k, has k − 1 degrees of
-    freedom. So the fewer seeds, and the larger their share of the variance, the more: 1.96 where they count
-    for nothing, 4.30 where three seeds are all there is.
-
-    Args:
-        of_images: the variance that the images leave.
-        seeds: values of the seeds on each side; a single one tells no variance and is left out.
-    """
-    known = [(_of_seeds(values), len(values) - 1) for values in seeds if len(values) > 1]
-    doubt = sum(variance**2 / freedom for variance, freedom in known)
-    if not doubt:
-        return Z
-    return float(stats.t.ppf(0.975, (of_images + sum(variance for variance, _ in known)) ** 2 / doubt))
-
-
 def _gap(difference: float, of_images: float, *seeds: np.ndarray) -> Gap:
-    variance = of_images + sum(_of_seeds(values) for values in seeds)
+    variance = of_images + sum(of_seeds(values) for values in seeds)
     half = quantile(of_images, *seeds) * float(np.sqrt(variance))
     return Gap(float(difference), float(difference) - half, float(difference) + half)
-
-
-def mean_score(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean accuracy over seeds with an interval for images and seeds together.
-
-    Args:
-        scores: metrics of each seed, on the same images.
-
-    Returns:
-        `accuracy`, `low`, `high` (Wilson's interval of the mean, widened in quadrature by the seeds' standard
-        error where there are several, and by what so few of them leave unknown, `quantile`), `std` over
-        seeds (not-a-number for one), `seeds` and `images`.
-    """
-    values = np.array([s["accuracy"] for s in scores], float)
-    mean, n = float(values.mean()), min(s["images"] for s in scores)
-    low, high = wilson_interval(round(mean * n), n)
-    wider = quantile(mean * (1 - mean) / n, values) / Z
-    seeds = Z * np.sqrt(_of_seeds(values))
-    spread = results.summarise(values)
-    return {
-        "accuracy": mean,
-        "low": max(0.0, mean - wider * float(np.hypot(max(mean - low, 0), seeds))),
-        "high": min(1.0, mean + wider * float(np.hypot(max(high - mean, 0), seeds))),
-        "std": spread["std"],
-        "seeds": len(values),
-        "images": n,
-    }
 
 
 # --- The claims ---
@@ -339,7 +302,7 @@ def _between(report: dict[str, Any], first: str, second: str) -> Gap:
             by_seed = {(r["key"], r["seed"]): r["validation"]["accuracy"] for r in report["runs"]}
             own = [by_seed[first, seed] - by_seed[second, seed] for key, seed in by_seed if key == first]
             difference, (low, high) = pair["difference"], pair["interval"]
-            seeds = Z * np.sqrt(_of_seeds(np.array(own)))
+            seeds = Z * np.sqrt(of_seeds(np.array(own)))
             times = quantile(((high - low) / 2 / Z) ** 2, np.array(own)) / Z
             wide = [times * float(np.hypot(end - difference, seeds)) for end in (low, high)]
             return Gap(difference, difference - wide[0], difference + wide[1])
@@ -564,26 +527,33 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def paired_reading(space: Workspace, first: str, second: str) -> str:
-    """Two runs against each other on the same images of FER2013, in words.
+def means_reading(
+    space: Workspace, first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
+) -> str:
+    """The mean accuracies of two sets of runs against each other on the same images of FER2013, in words.
 
     Args:
         space: gives the results and the answers that were kept.
-        first: name of a run.
-        second: name of the run that it is held against.
+        first: results of runs that differ in their seed alone.
+        second: results of the runs that they are held against.
 
     Returns:
-        Differences on validation and test, with intervals and p-values; or that a run has not been made.
+        Differences on validation and test, whose intervals count images and seeds (`means_gap`), the number
+        of seeds, and with several pairs the difference of each; or that a run has not been made.
     """
-    said = []
+    if not first or not second:
+        return NOT_YET
+    said, pairs = [], len(first) == len(second) > 1
     for split, name in (("validation", "PublicTest"), ("test", "PrivateTest")):
         try:
-            found = compare.paired(space, first, second, split=split)
+            names = [result["name"] for result in (*first, *second)]
+            right = compare.answers(space, names, split, "fer2013").correct("plain")
         except DataError:
             return NOT_YET
-        gap, p = Gap(found["difference"], *found["interval"]), p_value(found["p"])
-        said.append(f"{gap} on {name} (McNemar, p {p if p.startswith('<') else f'= {p}'})")
-    return " and ".join(said)
+        one, other = right[: len(first)], right[len(first) :]
+        by_seed = f", seed by seed {listed(points(d) for d in one.mean(1) - other.mean(1))}" if pairs else ""
+        said.append(f"{means_gap(one, other)} on {name}{by_seed}")
+    return f"{(', and ' if pairs else ' and ').join(said)} (seeds: {len(first)} and {len(second)})"
 
 
 def networks_table(report: Mapping[str, Any] | None) -> pd.DataFrame:

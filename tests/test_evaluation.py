@@ -79,6 +79,12 @@ def test_bootstrap_interval_matches_drawing_images():
         bootstrap_interval(np.array([], bool))
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_a_few_answers_that_are_all_alike_are_no_certainty(right):
+    low, high = bootstrap_interval(np.full(25, right))
+    assert (low, high) == pytest.approx((0.867, 1.0) if right else (0.0, 0.133), abs=1e-3)
+
+
 def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(2)
     hits = 0

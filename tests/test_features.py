@@ -282,7 +282,14 @@ def start(faces, root, pause=0.0):
     def work():
         torch.set_num_threads(1)  # a forked process has no other threads
         features.CHUNK, chunk = 16, features._chunk
-        features._chunk = lambda *arguments: time.sleep(pause) or chunk(*arguments)
+
+        def slow(*arguments):
+            time.sleep(pause)
+            with (root / "chunks.log").open("a") as log:
+                log.write("one\n")
+            return chunk(*arguments)
+
+        features._chunk = slow
         make(faces, root)
 
     process = multiprocessing.get_context("fork").Process(target=work)
@@ -316,6 +323,12 @@ def test_processes_that_ask_at_once_share_one_computation(toy_faces, tmp_path):
     both = [start(toy_faces, tmp_path, 0.01) for _ in range(2)]
     assert [ended(process) for process in both] == [0, 0]
     assert len(folders(tmp_path)) == 2 and not list(tmp_path.glob("*.partial"))
+    # Once for both: whoever came second neither computed a chunk nor touched what the first had made.
+    assert len((tmp_path / "chunks.log").read_text().splitlines()) == -(-300 // 16) + -(-60 // 16)
+    made = make(toy_faces, tmp_path)
+    straight = make(toy_faces, tmp_path / "straight")
+    np.testing.assert_allclose(made.train[0], straight.train[0], rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(made.validation, straight.validation, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("damage", ["features.npy cut", "features.npy gone", "meta.json gone"])
@@ -335,6 +348,15 @@ def test_a_damaged_beginning_is_begun_again(toy_faces, tmp_path, small_chunks, d
     stop(3, toy_faces, tmp_path / "stopped")
     (partial,) = (tmp_path / "stopped").glob("*.partial")
     (partial / damage).write_bytes(b"{")
+    np.testing.assert_array_equal(make(toy_faces, tmp_path / "stopped").train[0], straight.train[0])
+
+
+def test_a_note_of_what_is_gone_does_not_outlive_a_second_stop(toy_faces, tmp_path, small_chunks):
+    straight = make(toy_faces, tmp_path / "straight")
+    stop(3, toy_faces, tmp_path / "stopped")
+    (partial,) = (tmp_path / "stopped").glob("*.partial")
+    (partial / "features.npy").unlink()
+    stop(0, toy_faces, tmp_path / "stopped")
     np.testing.assert_array_equal(make(toy_faces, tmp_path / "stopped").train[0], straight.train[0])
 
 

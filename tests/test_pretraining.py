@@ -15,7 +15,8 @@ from fer_utils.files import sha256
 from fer_utils.models import FaceNet, build, facenet
 from fer_utils.models.backbones import EfficientNetLite0, MobileNetV1
 from fer_utils.models.pretrained import efficientnet_state, load_imagenet
-from fer_utils.verdicts import WAYS, mean_score
+from fer_utils.seeds import mean_score
+from fer_utils.verdicts import WAYS
 from fer_utils.weights import load_checkpoint
 from fer_utils.workspace import Workspace
 

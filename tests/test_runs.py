@@ -12,6 +12,7 @@ from fer_utils import cli, publish, results, runs
 from fer_utils.augment import Augment
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
+from fer_utils.files import sha256
 from fer_utils.models import EasyNet, build
 from fer_utils.training import Recipe
 from fer_utils.weights import save_checkpoint
@@ -62,6 +63,17 @@ def refused(capsys, *arguments):
     assert said.startswith(f"fer {arguments[0]}: ") and said.count("\n") == 1, said
     assert "Traceback" not in said
     return said
+
+
+def refused_elsewhere(space, capsys, *arguments):
+    """The same after a merge that came out otherwise."""
+    path = space.faceset / "manifest.json"
+    before = path.read_bytes()
+    path.write_text(json.dumps(json.loads(before) | {"seed": 99}), encoding="utf-8")
+    try:
+        return refused(capsys, *arguments)
+    finally:
+        path.write_bytes(before)
 
 
 def test_data_says_what_was_found_and_what_is_missing(space, capsys):
@@ -190,7 +202,26 @@ def test_resuming_another_network_or_other_options_is_refused(space, capsys):
     )
     said = refused(capsys, "train", "emonet", "--name", "toy", "--resume", "--option", "width=0.125")
     assert "network, options changed" in said
-    assert (space.runs / "toy" / "model.safetensors").exists()
+    # A finished run stays finished, whatever was asked of it.
+    before = sha256(space.runs / "toy" / "model.safetensors")
+    again = ("train", "easynet", "--name", "toy", "--resume", *SMALL, *PLAIN)
+    assert "another recipe (epochs changed)" in refused(capsys, *again, "--epochs", "9")
+    assert "(faceset changed)" in refused_elsewhere(space, capsys, *again)
+    assert sha256(space.runs / "toy" / "model.safetensors") == before
+
+
+def test_resuming_a_finished_run_leaves_its_weights_as_they_are(space, capsys, monkeypatch):
+    before = sha256(space.runs / "toy" / "model.safetensors")
+    monkeypatch.setattr(results, "revision", lambda: "another")
+    assert cli.main(["train", "easynet", "--name", "toy", "--resume", *SMALL, *PLAIN]) == 0
+    assert sha256(space.runs / "toy" / "model.safetensors") == before
+
+
+def test_a_run_is_not_scored_on_another_merged_set(space, capsys):
+    path = runs.evaluate(space, "toy")
+    before = path.read_bytes()
+    assert "trained on another merged set" in refused_elsewhere(space, capsys, "evaluate", "toy", "--test")
+    assert path.read_bytes() == before
 
 
 def test_a_gpu_gets_larger_batches_and_a_rate_to_match(monkeypatch):
@@ -240,6 +271,14 @@ def test_export_as_folder_and_as_data_set(space, capsys, tmp_path):
     assert "the folder is not empty" in refused(capsys, "export", "folder", tmp_path / "png")
 
 
+def test_what_has_no_test_score_is_not_published(space, capsys, tmp_path):
+    (space.results / "toy.json").unlink(missing_ok=True)
+    path = runs.evaluate(space, "toy")
+    says = refused(capsys, "publish", "toy", "--out", str(tmp_path / "weights"))
+    assert "do not tell a score on FER2013's test images" in says and not (tmp_path / "weights").exists()
+    path.unlink()
+
+
 def test_publish_puts_weights_and_a_card_with_the_measured_scores(space, capsys, tmp_path):
     path = runs.evaluate(space, "toy", test=True)
     assert cli.main(["publish", "toy", "--out", str(tmp_path / "weights")]) == 0
@@ -259,7 +298,7 @@ def test_publish_puts_weights_and_a_card_with_the_measured_scores(space, capsys,
 
 
 def test_a_card_tells_where_the_weights_began_and_who_taught(space):
-    result = results.read(runs.evaluate(space, "toy"))
+    result = results.read(runs.evaluate(space, "toy", test=True))
     options = result["model"]["options"] | {"trunk": "mobilenet_v1", "pretrained": "vggface2"}
     taught = {"share": 0.7, "checkpoints": {"one": "1", "two": "2"}}
     card = publish.card("facenet", "run", result | {"model": result["model"] | {"options": options},

@@ -1,5 +1,6 @@
 """A search over settings: the same trials whoever trains them, however often it is stopped; found again."""
 
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -244,13 +245,55 @@ def test_a_worker_that_died_before_its_first_sign_of_life_is_given_up(made, toy_
     assert [t.user_attrs["draw"] for t in trials(space, "adam", TrialState.FAIL)] == ["2"]
 
 
+def laid_down(space, count):
+    """Lay down draws without training any."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "work", lambda queues, *a, **k: [queue.fill() for queue in queues])
+        with contextlib.suppress(ValueError):  # no best one yet
+            sweep.run(space, budget_changes=SMALL | {"trials": count}, **QUIET)
+
+
+def test_a_search_with_fewer_trials_trains_no_more_than_those(toy_faces, tmp_path, monkeypatch):
+    space, trained = make_space(toy_faces, tmp_path), []
+    laid_down(space, 5)
+    monkeypatch.setattr(
+        sweep.Bench, "__call__", lambda self, o, d, s, f: trained.append((o, s)) or known(o, d, s)
+    )
+    report = sweep.run(space, budget_changes=SMALL, **QUIET)
+    assert [len(report["optimizers"][o]) for o in sweep.OPTIMIZERS] == [2, 2]
+    assert sorted(trained) == sorted((o, seed) for o in sweep.OPTIMIZERS for seed in (0, 0, 1))
+
+
+def test_a_draw_that_two_machines_laid_down_is_trained_once(toy_faces, tmp_path, monkeypatch):
+    space, trained = make_space(toy_faces, tmp_path), []
+    laid_down(space, 2)
+    url = f"sqlite:///{space.build / 'sweeps' / 'facenet.db'}"
+    study = optuna.load_study(study_name="facenet/sgd", storage=url)
+    for twin in study.get_trials():
+        study.add_trial(
+            optuna.create_trial(
+                state=TrialState.WAITING,
+                params=twin.params,
+                distributions=twin.distributions,
+                user_attrs=twin.user_attrs,
+            )
+        )
+    monkeypatch.setattr(
+        sweep.Bench, "__call__", lambda self, o, d, s, f: trained.append((o, s)) or known(o, d, s)
+    )
+    sweep.run(space, budget_changes=SMALL, **QUIET)
+    assert trained.count(("sgd", 0)) == 2 == trained.count(("adam", 0))
+    assert len(trials(space, "sgd", TrialState.WAITING)) == 0
+
+
 def test_two_workers_share_the_trials_and_none_is_trained_twice(toy_faces, tmp_path):
     spaces = [make_space(toy_faces, tmp_path / name) for name in ("shared", "alone")]
     log = tmp_path / "log"
     log.mkdir()
 
     def train(optimizer, draw, seed, folder):
-        (log / f"{folder.parent.parent.name}-{optimizer}-{folder.name}-{os.getpid()}").touch(exist_ok=False)
+        draw = folder.name.rpartition("-")[0]
+        (log / f"{folder.parent.parent.name}-{optimizer}-{draw}-{os.getpid()}").touch(exist_ok=False)
         time.sleep(0.1)
         return known(optimizer, draw, seed)
 
@@ -273,7 +316,7 @@ def test_a_trial_that_fails_stops_the_worker_and_is_tried_again(toy_faces, tmp_p
     space = make_space(toy_faces, tmp_path)
 
     def failing(self, optimizer, draw, seed, folder):
-        if folder.name == "1":
+        if folder.name.startswith("1-"):
             raise DataError("the disk is full", file=folder, remedy="free some room")
         return known(optimizer, draw, seed)
 
@@ -399,9 +442,8 @@ def test_tables_say_what_was_found(report, made):
     assert space.loc["frozen share", "Adam"] == "57 %, 83 %, 100 %"
     spread = sweep_tables.spread_table(report)
     assert spread["trials"].tolist()[:3] == [80, 40, 40]
-    assert (
-        spread["trials"].is_monotonic_decreasing or spread["trials"].iloc[3] >= spread["trials"].iloc[4] > 0
-    )
+    # Rates within ten times of the best, then within three: each holds the next, and the last the best.
+    assert spread["trials"].iloc[0] > spread["trials"].iloc[3] >= spread["trials"].iloc[4] > 0
     top = max(max(v) for v in report["optimizers"].values())
     assert spread["best"].iloc[0] == spread["best"].iloc[-1] == notebook.percent(top)
     table = sweep_tables.race_table(report)

@@ -78,6 +78,33 @@ class Stop(Exception):
     pass
 
 
+def test_a_run_that_was_moved_keeps_the_epoch_that_was_best_before(toy_faces, tmp_path, monkeypatch):
+    step, worse = Classifier.training_step, dataclasses.replace(AUGMENTED, epochs=2, lr=0.02)
+
+    def failing(self, batch, index):
+        if self.current_epoch == 1:
+            raise Stop
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Classifier, "training_step", failing)
+    with pytest.raises(Stop):
+        train(toy_faces, worse, tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+
+    judge = Classifier.validation_step
+    monkeypatch.setattr(Classifier, "training_step", step)
+    monkeypatch.setattr(  # the second epoch seems to be worse
+        Classifier,
+        "validation_step",
+        lambda self, batch, i: judge(self, (batch[0], 5 - batch[1], batch[2]), i),
+    )
+    first = torch.load(tmp_path / "there" / "best.ckpt", weights_only=True)["state_dict"]
+    done = train(toy_faces, worse, tmp_path / "there", resume=True)
+    assert done.history["val_accuracy"].is_monotonic_decreasing
+    assert done.best["epoch"] == 1
+    assert_same_weights(weights(done.model), {n.removeprefix("model."): v for n, v in first.items()})
+
+
 @pytest.mark.parametrize(
     ("recipe", "stopped_in_step", "twice"),
     [(AUGMENTED, 0, False), (AUGMENTED, 4, False), (AVERAGED, 4, False), (AVERAGED, 4, True)],

@@ -17,6 +17,7 @@ from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import bootstrap_interval, mcnemar, metrics, paired_interval
 from fer_utils.models import EasyNet, FaceNet, build, layer_table
+from fer_utils.seeds import Z, mean_score, quantile
 from fer_utils.weights import save_checkpoint
 from fer_utils.workspace import Workspace
 
@@ -177,18 +178,39 @@ def test_the_tables_and_the_command_say_what_the_report_says(space, report, caps
     assert set(verdicts.choice_facts([], [], None, None).values()) == {notebook.NOT_YET}
 
 
-def test_two_runs_are_held_against_each_other_in_words(space, report):
-    first, second = RUNS["facenet"][0], RUNS["easynet"][0]
-    said = verdicts.paired_reading(space, first, second)
+def test_sets_of_runs_are_held_against_each_other_in_words(space, report):
+    first, second = ([{"name": name} for name in RUNS[network]] for network in ("facenet", "easynet"))
+    said = verdicts.means_reading(space, first, second)
+    alone = verdicts.means_reading(space, first[:1], second)
     for split, name in (("validation", "PublicTest"), ("test", "PrivateTest")):
-        tables = [kept(space, run, split) for run in (first, second)]
-        a, b = (t[compare.PROBABILITIES].to_numpy().argmax(1) == t["label"].to_numpy() for t in tables)
-        difference = float(a.mean()) - float(b.mean())
-        p = mcnemar(a, b)["p"]
-        shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-        assert f"{100 * difference:+.1f} points".replace("-", "−") in said
-        assert f"on {name} (McNemar, {shown})" in said
-    assert verdicts.paired_reading(space, first, "nobody") == notebook.NOT_YET
+        tables = [kept(space, run, split) for run in (*RUNS["facenet"], *RUNS["easynet"])]
+        shares = [
+            float((t[compare.PROBABILITIES].to_numpy().argmax(1) == t["label"].to_numpy()).mean())
+            for t in tables
+        ]
+        pairs = [verdicts.points(a - b) for a, b in zip(shares[:2], shares[2:], strict=True)]
+        assert f"{verdicts.points(np.mean(shares[:2]) - np.mean(shares[2:]))} points (" in said
+        assert f"on {name}, seed by seed {pairs[0]} and {pairs[1]}" in said
+        assert f"{verdicts.points(shares[0] - np.mean(shares[2:]))} points (" in alone
+    assert "(seeds: 2 and 2)" in said and "(seeds: 1 and 2)" in alone
+    assert verdicts.means_reading(space, first, [{"name": "nobody"}]) == notebook.NOT_YET
+    assert verdicts.means_reading(space, [], second) == notebook.NOT_YET
+
+
+def test_a_difference_of_means_counts_images_and_seeds():
+    rng, truth, held = np.random.default_rng(0), 0.05, []
+    one = verdicts.means_gap(np.array([[True] * 70 + [False] * 30]), np.array([[True] * 60 + [False] * 40]))
+    assert (one.low + one.high) / 2 == pytest.approx(0.1)
+    assert one.high - one.difference == pytest.approx(Z * (0.1 * 0.9 / 100) ** 0.5)
+    for _ in range(400):
+        hard = rng.random(1000)  # of each image, shared by all runs
+        first, second = (
+            hard < (base + 0.01 * rng.normal(size=(3, 1)) + 0.05 * rng.normal(size=(3, 1000)))
+            for base in (0.6 + truth, 0.6)
+        )
+        found = verdicts.means_gap(first, second)
+        held.append(found.low < truth < found.high)
+    assert 0.92 < np.mean(held) < 0.99
 
 
 def test_tables_of_what_was_not_run_say_so():
@@ -315,13 +337,13 @@ def test_the_paired_gap_covers_images_and_seeds():
 
 @given(
     of_images=st.floats(1e-6, 1e-3),
-    seeds=st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=2),
+    values=st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=2),
 )
-def test_few_seeds_make_an_interval_no_narrower_than_many_would(of_images, seeds):
-    found = verdicts.quantile(of_images, *map(np.array, seeds))
-    several = [len(own) for own in seeds if len(own) > 1]
-    widest = stats.t.ppf(0.975, min(several) - 1) if several else verdicts.Z
-    assert verdicts.Z - 1e-9 <= found <= widest + 1e-6
+def test_few_seeds_make_an_interval_no_narrower_than_many_would(of_images, values):
+    found = quantile(of_images, *map(np.array, values))
+    several = [len(own) for own in values if len(own) > 1]
+    widest = stats.t.ppf(0.975, min(several) - 1) if several else Z
+    assert Z - 1e-9 <= found <= widest + 1e-6
 
 
 @pytest.mark.parametrize("of_images", [0.0, 0.1, 1.0, 10.0])
@@ -329,7 +351,7 @@ def test_the_interval_of_a_mean_over_three_seeds_holds_the_truth_as_often_as_it_
     rng, held = np.random.default_rng(0), []
     for _ in range(2000):
         values = 0.7 + 0.01 * np.sqrt(of_images / 3) * rng.normal() + 0.01 * rng.normal(size=3)
-        half = verdicts.quantile(1e-4 * of_images / 3, values)
+        half = quantile(1e-4 * of_images / 3, values)
         half *= np.sqrt(1e-4 * of_images / 3 + values.var(ddof=1) / 3)
         held.append(abs(values.mean() - 0.7) < half)
     assert np.mean(held) > 0.92
@@ -337,11 +359,11 @@ def test_the_interval_of_a_mean_over_three_seeds_holds_the_truth_as_often_as_it_
 
 def test_a_mean_score_is_as_sure_as_images_and_seeds_let_it():
     right = np.arange(3534) < 0.7 * 3534
-    one = verdicts.mean_score([{"accuracy": right.mean(), "images": 3534}])
+    one = mean_score([{"accuracy": right.mean(), "images": 3534}])
     assert (one["low"], one["high"]) == pytest.approx(bootstrap_interval(right), abs=0.002)
-    three = verdicts.mean_score([{"accuracy": v, "images": 3534} for v in (0.68, 0.7, 0.72)])
+    three = mean_score([{"accuracy": v, "images": 3534} for v in (0.68, 0.7, 0.72)])
     assert three["low"] < one["low"] and three["std"] == pytest.approx(0.02) and three["seeds"] == 3
-    perfect = verdicts.mean_score([{"accuracy": 1.0, "images": 12}])
+    perfect = mean_score([{"accuracy": 1.0, "images": 12}])
     assert perfect["high"] == 1 and perfect["low"] < 0.8
 
 
