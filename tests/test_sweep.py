@@ -292,8 +292,8 @@ def test_two_workers_share_the_trials_and_none_is_trained_twice(toy_faces, tmp_p
     log.mkdir()
 
     def train(optimizer, draw, seed, folder):
-        draw = folder.name.rpartition("-")[0]
-        (log / f"{folder.parent.parent.name}-{optimizer}-{draw}-{os.getpid()}").touch(exist_ok=False)
+        key = folder.name.rpartition("-")[0]
+        (log / f"{folder.parent.parent.name}-{optimizer}-{key}-{os.getpid()}").touch(exist_ok=False)
         time.sleep(0.1)
         return known(optimizer, draw, seed)
 
