@@ -271,6 +271,7 @@ def _crossfit(options: argparse.Namespace) -> None:
         sources=options.sources or None,
         recipe_changes=recipe,
         model_options=dict(_pair(text) for text in options.option),
+        votes_too=options.labels == "both",
         resume=options.resume,
         precision=options.precision,
     )
@@ -525,8 +526,14 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     sub = command("crossfit", _crossfit, "find doubtful labels with networks that have not seen the image")
-    sub.add_argument("network", nargs="?", choices=("emonet", "easynet"), default="easynet")
+    sub.add_argument("network", nargs="?", choices=("emonet", "easynet", "facenet"), default="easynet")
     sub.add_argument("--folds", type=int, default=3)
+    sub.add_argument(
+        "--labels",
+        choices=("own", "both"),
+        default="own",
+        help="learn from the labels, or also, as a second question, from the votes of FER+",
+    )
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--name", help="of the run (default: crossfit/<network>-seed<seed>)")
     sub.add_argument("--sources", nargs="+", metavar="NAME", help="only these data sets")

@@ -29,10 +29,10 @@ from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import predict, wilson_interval
 from fer_utils.files import sha256, write_json, write_table
-from fer_utils.models import build
+from fer_utils.models import FaceNet, build
 from fer_utils.recipes import recipe_for
 from fer_utils.training import Recipe, default_precision, fit
-from fer_utils.votes import ANSWERS, OUTSIDE, UNDECIDED, Votes, join, read_votes
+from fer_utils.votes import ANSWERS, OUTSIDE, UNDECIDED, Votes, join, read_votes, second_question
 from fer_utils.workspace import Workspace
 
 FOLDER = "labels"  # below the folder of results
@@ -264,6 +264,7 @@ def out_of_sample(
     folder: Path,
     *,
     folds: int = 3,
+    second: np.ndarray | None = None,
     resume: bool = False,
     **fit_options: Any,
 ) -> np.ndarray:
@@ -274,13 +275,14 @@ def out_of_sample(
     in one fold. A fold that has finished is kept as `fold<k>.npy`.
 
     Args:
-        network: ``"emonet"`` or ``"easynet"``.
+        network: what `build` knows.
         training: the images to ask about.
         validation: on which the epoch is chosen.
         recipe: how to train.
         options: of the network.
         folder: for the folds.
         folds: how many, K.
+        second: float32 (N, answers), targets of a second question, as for `training.fit`.
         resume: keep the folds that have finished, and go on with the one that was stopped.
         **fit_options: passed to `training.fit`.
 
@@ -298,6 +300,10 @@ def out_of_sample(
     precision = fit_options.get("precision") or default_precision(fit_options.get("accelerator", "auto"))
     about = {"network": network, "options": options, "recipe": recipe.as_dict(), "folds": folds,
              "precision": precision, "images": fingerprint}  # fmt: skip
+    targets = None
+    if second is not None:
+        about["second"] = hashlib.sha256(np.ascontiguousarray(second)).hexdigest()
+        targets = np.hstack([np.eye(len(CLASSES), dtype=np.float32)[training.labels], second])
     _begin(folder, json.loads(json.dumps(about)), resume)
     groups = index["subject"].astype(object).where(index["subject"].notna(), index["hash"])
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=recipe.seed)
@@ -312,7 +318,10 @@ def out_of_sample(
             L.seed_everything(recipe.seed, verbose=False)
             model = build(network, **options)
             others, own = training.where(mask), folder / f"fold{k}"
-            done = fit(model, others, validation, recipe, own, resume=resume, **fit_options)
+            if isinstance(model, FaceNet):
+                model.load_pretrained(others)
+            aims = None if targets is None else targets[mask]
+            done = fit(model, others, validation, recipe, own, targets=aims, resume=resume, **fit_options)
             # Written aside, so that a fold is whole or not there.
             aside = folder / f".fold{k}.npy"
             np.save(aside, predict(done.model, training.where(~mask)))
@@ -475,23 +484,27 @@ def crossfit(
     sources: list[str] | None = None,
     recipe_changes: dict[str, Any] | None = None,
     model_options: dict[str, Any] | None = None,
+    votes_too: bool = False,
     resume: bool = False,
     **fit_options: Any,
 ) -> dict[str, Any]:
     """Out-of-sample answers on the training images, the labels that they doubt, and whether FER+ agrees.
 
     Writes `runs/<name>/out-of-sample.parquet` (the index of the training images, probabilities, and what
-    `find_errors` gives) and `labels/issues.json` below the results.
+    `find_errors` gives) and `labels/issues.json` below the results; for a network other than EasyNet,
+    `labels/issues-<network>.json`. Such a run can teach others (`fer_utils.soft.answers`).
 
     Args:
         space: gives the merged set.
-        network: ``"emonet"`` or ``"easynet"``.
+        network: ``"emonet"``, ``"easynet"`` or ``"facenet"``.
         seed: of folds, weights, order, augmentation and dropout.
         folds: how many.
         name: of the run; by default ``crossfit/<network>-seed<seed>``.
         sources: of these only.
         recipe_changes: fields of `Recipe` to change, as for `runs.train`.
         model_options: options of the network to change.
+        votes_too: learn the votes on the other folds' images as a second question. A network that knows how
+            people vote is no independent witness to whether they agree with its doubts, but a better teacher.
         resume: go on with what is there.
         **fit_options: passed to `training.fit`.
 
@@ -503,7 +516,7 @@ def crossfit(
         ValueError: an unknown network, recipe field or option.
     """
     faces = space.faces()
-    votes_table, _ = read_votes(space.data)  # asked for now, and not after an hour of training
+    votes_table, votes_file = read_votes(space.data)  # asked for now, and not after an hour of training
     chosen = faces if sources is None else faces.where(faces.index["source"].isin(sources).to_numpy())
     training = chosen.split("train")
     options, recipe = recipe_for(network, space.profile)
@@ -511,11 +524,11 @@ def crossfit(
     recipe = runs.change(recipe, (recipe_changes or {}) | {"seed": seed})
     name = name or f"crossfit/{network}-seed{seed}"
     folder = space.runs / name
+    votes = join(training.index, votes_table, faces.manifest["disgust"])
     answers = out_of_sample(
         network, training, chosen.split("validation"), recipe, options, folder,
-        folds=folds, resume=resume, **fit_options,
+        folds=folds, second=second_question(votes) if votes_too else None, resume=resume, **fit_options,
     )  # fmt: skip
-    votes = join(training.index, votes_table, faces.manifest["disgust"])
     errors = find_errors(training.labels, answers)
     kept = pd.concat(
         [training.index.reset_index(drop=True), pd.DataFrame(answers, columns=PROBABILITIES), errors], axis=1
@@ -527,12 +540,13 @@ def crossfit(
         "options": options,
         "recipe": recipe.as_dict(),
         "folds": folds,
+        "labels": {"kind": "both", "share": 1.0, "votes": sha256(votes_file)} if votes_too else None,
         "processor": results.processor(),
         "training_seconds": round(_seconds(folder), 1),
         "accuracy": share(answers.argmax(1) == training.labels),
         **issues(training.index, answers, errors, votes),
     }
-    _write(space, "issues", report)
+    _write(space, "issues" if network == "easynet" else f"issues-{network}", report)
     return report
 
 

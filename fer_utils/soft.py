@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,19 +25,22 @@ def answers(space: Workspace, teachers: Sequence[str], faces: FaceSet) -> tuple[
 
     Training on such answers is distillation (Hinton et al. 2015, arXiv:1503.02531); with teachers of the
     student's own kind, "born-again" training (Furlanello et al. 2018, arXiv:1805.04770). An answer tells
-    which wrong classes are nearly right, and where the label is an odd one out.
+    which wrong classes are nearly right, and where the label is an odd one out. A teacher that learnt these
+    very faces by heart says little more than their labels. One that is a cross-validation (`labels.crossfit`)
+    answers to each face by a network that was not trained on it (cross-fitting; Dao et al. 2021,
+    arXiv:2104.09732).
 
     Each teacher's answers are kept in `predictions/<name>-train.parquet` below the results, so that the next
     student need not ask again. Where they are and the teacher's weights are not, the answers are enough.
 
     Args:
         space: gives the runs and the folder of results.
-        teachers: names of finished runs.
+        teachers: names of finished runs, or of cross-validations.
         faces: whom to ask about.
 
     Returns:
         - Float32 (N, 6), rows sum to 1.
-        - By teacher, the SHA-256 of the weights that answered.
+        - By teacher, the SHA-256 of the weights that answered, or of the cross-validation's table.
 
     Raises:
         DataError: a teacher has neither finished nor left answers to these faces.
@@ -51,8 +55,9 @@ def answers(space: Workspace, teachers: Sequence[str], faces: FaceSet) -> tuple[
 
 def _answers(space: Workspace, name: str, faces: FaceSet) -> pd.DataFrame:
     asked = hashlib.sha256(np.ascontiguousarray(faces.images)).hexdigest()
-    weights = space.runs / name / "model.safetensors"
-    checkpoint = sha256(weights) if weights.is_file() else None
+    weights, crossed = (space.runs / name / file for file in ("model.safetensors", "out-of-sample.parquet"))
+    origin = crossed if crossed.is_file() else weights
+    checkpoint = sha256(origin) if origin.is_file() else None
     path = predictions_path(space.results, name, "train")
     if path.exists():
         table = pd.read_parquet(path)
@@ -64,13 +69,28 @@ def _answers(space: Workspace, name: str, faces: FaceSet) -> pd.DataFrame:
             file=weights,
             remedy=f"finish it first: `fer train … --name {name} --resume`",
         )
-    # Asking must not move the random numbers that the student is about to draw.
-    with torch.random.fork_rng(devices=[]):
-        table = pd.DataFrame(predict(load_checkpoint(weights), faces, flip=True), columns=list(CLASSES))
+    if origin == crossed:
+        table = _out_of_sample(crossed, faces)
+    else:
+        # Asking must not move the random numbers that the student is about to draw.
+        with torch.random.fork_rng(devices=[]):
+            told = predict(load_checkpoint(weights), faces, flip=True)
+        table = pd.DataFrame(told, columns=list(CLASSES))
     table.attrs = {"checkpoint": checkpoint, "faces": asked}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table(path, table)
     return table
+
+
+def _out_of_sample(path: Path, faces: FaceSet) -> pd.DataFrame:
+    table = pd.read_parquet(path)
+    if list(table["hash"]) != list(faces.index["hash"]):
+        raise DataError(
+            "the cross-validation was asked about other faces than these",
+            file=path,
+            remedy="repeat it on this merged set, without --resume",
+        )
+    return table[[f"p_{c}" for c in CLASSES]].set_axis(list(CLASSES), axis=1)
 
 
 def blend(labels: np.ndarray, soft: np.ndarray, share: float) -> np.ndarray:
