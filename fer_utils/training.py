@@ -255,12 +255,14 @@ class Classifier(L.LightningModule):
         optimizer = make_optimizer(self.model, recipe, fused=fused)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule: torch.optim.lr_scheduler.LRScheduler
-        if recipe.schedule == "onecycle":
+        if recipe.schedule == "onecycle" and steps > 2:
             highest = [group["lr"] for group in optimizer.param_groups]
+            # PyTorch divides by the length of the way up, which takes two steps at the least.
+            warmup = min(1.0, max(recipe.warmup, 2 / steps))
             schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, highest, total_steps=steps, pct_start=recipe.warmup, cycle_momentum=False
+                optimizer, highest, total_steps=steps, pct_start=warmup, cycle_momentum=False
             )
-        elif recipe.schedule == "cosine":
+        elif recipe.schedule != "constant":  # also of one or two steps, which only go down
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         else:
             schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

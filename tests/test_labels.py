@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from layouts import VOTES_HEAD, csv_bytes, refused, write
 from scipy.stats import entropy
 
-from fer_utils import cli, label_tables, labels, plots, results, runs
+from fer_utils import cli, label_tables, labels, plots, results, runs, soft
 from fer_utils.datasets import demo, ferplus, read_sources
 from fer_utils.datasets.merge import merge
 from fer_utils.emotions import CLASSES, FER2013, FOLDER_NAMES
 from fer_utils.errors import DataError
+from fer_utils.files import sha256
 from fer_utils.training import Recipe
 from fer_utils.votes import NO_VOTES, OUTSIDE, UNDECIDED, Votes, read_votes, soft_labels, votes_on
 from fer_utils.workspace import Workspace
@@ -410,6 +411,54 @@ def test_votes_as_a_second_question(space, networks, monkeypatch):
     assert told["labels"]["share"] == 0.5 and told["teachers"]["share"] == 0.7
     with pytest.raises(ValueError, match="must be above 0"):
         runs.train(space, "easynet", labels="both", share=0.0, verbose=False, **TINY)
+
+
+def test_a_second_question_is_asked_of_the_other_folds_only(space, tmp_path, monkeypatch):
+    seen, fit = [], labels.fit
+
+    def watched(model, train, *rest, targets, **options):
+        seen.append((train, targets))
+        return fit(model, train, *rest, targets=targets, **options)
+
+    monkeypatch.setattr(labels, "fit", watched)
+    training = space.faces().split("train")
+    second = np.random.default_rng(0).dirichlet(np.ones(7), len(training)).astype(np.float32)
+    recipe = Recipe(**SETTINGS | {"epochs": 1, "schedule": "constant"})
+    answers = cross(space.faces(), tmp_path, recipe, second=second)
+    np.testing.assert_allclose(answers.sum(1), 1, rtol=1e-5)
+    place = {origin: row for row, origin in enumerate(training.index["origin"])}
+    for train, targets in seen:
+        rows = [place[origin] for origin in train.index["origin"]]
+        np.testing.assert_array_equal(targets[:, :6].argmax(1), training.labels[rows])
+        np.testing.assert_array_equal(targets[:, 6:], second[rows])
+    with pytest.raises(DataError, match=r"\(second changed\)"):
+        cross(space.faces(), tmp_path, recipe, second=second[::-1], resume=True)
+
+
+def test_a_cross_validation_teaches_with_answers_to_faces_it_had_not_seen(space, doubts, monkeypatch):
+    before = (space.results / "labels" / "issues.json").read_bytes()
+    how = {"model_options": {"width": 0.125}, "recipe_changes": TINY["recipe_changes"] | {"epochs": 1}}
+    report = labels.crossfit(space, "emonet", votes_too=True, verbose=False, **how)
+    assert report["labels"]["kind"] == "both" and report["name"] == "crossfit/emonet-seed0"
+    assert (space.results / "labels" / "issues.json").read_bytes() == before
+    path = space.results / "labels" / "issues-emonet.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == report
+    seen, fit = {}, runs.fit
+
+    def watched(*arguments, targets, **options):
+        seen["targets"] = targets
+        return fit(*arguments, targets=targets, **options)
+
+    monkeypatch.setattr(runs, "fit", watched)
+    done = runs.train(space, "easynet", name="pupil", teachers=[report["name"]], verbose=False, **TINY)
+    training = space.faces().split("train")
+    table = space.runs / report["name"] / "out-of-sample.parquet"
+    told = pd.read_parquet(table)[[f"p_{c}" for c in CLASSES]].to_numpy()
+    np.testing.assert_allclose(seen["targets"], 0.3 * np.eye(6)[training.labels] + 0.7 * told, rtol=1e-5)
+    about = json.loads((done.folder / "run.json").read_text(encoding="utf-8"))
+    assert about["teachers"]["checkpoints"] == {report["name"]: sha256(table)}
+    with pytest.raises(DataError, match="asked about other faces"):
+        soft.answers(space, [report["name"]], space.faces().split("validation"))
 
 
 def test_no_image_is_read_to_score_runs_by_votes(space, networks, monkeypatch):

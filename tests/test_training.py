@@ -59,6 +59,12 @@ def test_learns_what_can_be_learnt(toy_faces, tmp_path):
     assert (done.history["images_per_second"] > 0).all()
 
 
+@pytest.mark.parametrize("batches", [1, 2, 5])
+def test_one_cycle_may_be_a_handful_of_steps(toy_faces, tmp_path, batches):
+    done = train(toy_faces, dataclasses.replace(RECIPE, epochs=1, batches=batches), tmp_path)
+    assert len(done.history) == 1 and 0 <= done.history["lr"].iloc[0] <= RECIPE.lr
+
+
 def test_returns_the_weights_of_the_best_epoch(toy_faces, tmp_path):
     done = train(toy_faces, RECIPE, tmp_path)
     validation = toy_faces.split("validation")
