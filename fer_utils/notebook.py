@@ -816,7 +816,8 @@ def inspection_table(looked: list[dict[str, dict[str, Any]]]) -> pd.DataFrame:
             "temperature": f"{calibrated['temperature']:.2f}",
             "calibration error, before": said["before"],
             "calibration error, after": said["after"],
-            "what luck gives (95 % below)": f"{calibrated['luck']['after']:.3f}",
+            "what luck gives (95 % below), before": f"{calibrated['luck']['before']:.3f}",
+            "what luck gives (95 % below), after": f"{calibrated['luck']['after']:.3f}",
             "accuracy on the surest half": percent(_nearest(curve, 0.5)),
             "accuracy on the surest 80 %": percent(_nearest(curve, 0.8)),
             "area under risk–coverage": f"{risk['area']:.3f} (best possible {risk['best']:.3f})",
@@ -839,7 +840,7 @@ def inspection_facts(looked: list[dict[str, dict[str, Any]]]) -> dict[str, str]:
     for title, seen in looked[0].items():
         calibrated, regions = seen["calibration"], seen["regions"]
         top = regions[regions["label"] == "all"].sort_values("accuracy").iloc[-1]
-        lost = seen["robustness"].query("severity == 3").set_index("corruption")["accuracy"].sort_values()
+        lost = seen["robustness"].query("severity == 3").sort_values("accuracy")
         odd = seen["confidences"].set_index("kind")
         surest = odd.drop(index="faces")["mean"].idxmax()
         curve = seen["coverage"].set_index("coverage")["accuracy"]
@@ -859,8 +860,9 @@ def inspection_facts(looked: list[dict[str, dict[str, Any]]]) -> dict[str, str]:
             f"{percent(_nearest(curve, 0.5))} of the half of which it is surest"
         )
         told["robustness"].append(
-            f"at severity 3, {title} is right on {percent(lost.iloc[0])} with {lost.index[0]}, its worst, "
-            f"and on {percent(lost.iloc[-1])} with {lost.index[-1]}, its best"
+            f"{title} is right on {percent(seen['accuracy'])} of {seen['data']['images']:,} pictures as they "
+            f"are; at severity 3 on {_damaged(lost.iloc[0])}, its worst, and on {_damaged(lost.iloc[-1])}, "
+            "its best"
         )
         told["nonfaces"].append(
             f"{title} is surest of {surest}: {percent(odd.loc[surest, 'mean'], 0)} on average against "
@@ -868,6 +870,14 @@ def inspection_facts(looked: list[dict[str, dict[str, Any]]]) -> dict[str, str]:
             f"picture, the face gets the higher confidence in {100 * odd.loc[surest, 'told']:.0f}"
         )
     return {f"inspect-{name}": "; ".join(sentences) for name, sentences in told.items()}
+
+
+def _damaged(row: pd.Series) -> str:
+    """One row of `inspection`'s robustness, in words."""
+    return (
+        f"{percent(row['accuracy'])} ({100 * row['low']:.1f} to {100 * row['high']:.1f} %) "
+        f"with {row['corruption']}"
+    )
 
 
 def _nearest(curve: pd.Series, share: float) -> float:
