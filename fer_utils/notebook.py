@@ -477,7 +477,14 @@ def _learnt_from(result: dict[str, Any]) -> str:
     """What a run learnt from, in a few words."""
     teachers, kind = result.get("teachers"), (result.get("labels") or {"kind": "own"})["kind"]
     found = {"own": ["labels"], "ferplus": ["votes"], "both": ["labels", "votes"]}[kind]
-    return ", ".join(found + ([f"{len(teachers['checkpoints'])} teachers"] if teachers else []))
+    return ", ".join(found + ([_teachers(teachers)] if teachers else []))
+
+
+def _teachers(teachers: dict[str, Any]) -> str:
+    """How many, and whether they are cross-validations, which have not seen what they answered to."""
+    names = list(teachers["checkpoints"])
+    crossed = all(name.startswith("crossfit/") for name in names)
+    return f"{len(names)} {'cross-fitted ' if crossed else ''}teacher{'s' if len(names) > 1 else ''}"
 
 
 def merging_table(report: dict[str, Any] | None) -> pd.DataFrame:
@@ -562,7 +569,7 @@ def _settings(result: dict[str, Any]) -> dict[str, Any]:
         **recipe,
         **augment,
         "precision": result.get("precision", "32-true"),
-        "teachers": len(teachers["checkpoints"]) if teachers else 0,
+        "taught by": _teachers(teachers) if teachers else "nobody",
         "votes": "none" if labels is None else _VOTES[labels["kind"]].format(labels["share"]),
     }
 

@@ -32,7 +32,7 @@ def test_a_search_tells_what_each_run_changed():
     assert list(table.index) == ["both", "taught", "wide", "base", "averaged", "votes", "plain"]
     assert table["changed"].to_dict() == {
         "both": "votes as a second question, weight 1",
-        "taught": "teachers 2",
+        "taught": "taught by 2 teachers",
         "votes": "votes in the label's place, share 0.5",
         "wide": "widths [64, 192, 384]",
         "base": "nothing: the others are compared with this one",
@@ -51,11 +51,17 @@ def test_results_tell_what_was_learnt_from():
         run("own", 0.6, **common),
         run("votes", 0.6, labels={"kind": "ferplus", "share": 1.0}, **common),
         run("both", 0.6, labels={"kind": "both", "share": 1.0}, teachers=taught, **common),
+        run("crossed", 0.6, teachers={"share": 0.7, "checkpoints": {"crossfit/a": "1"}}, **common),
     ]
     table = notebook.results_table([r | {"validation": {"fer2013": scores}} for r in found])
     scored = "accuracy, PublicTest (validation), 3,533 images"
-    assert list(table[scored]) == ["60.0 %"] * 3 and list(table["date, revision"]) == ["2026-01-01, abc"] * 3
-    assert list(table["learnt from"]) == ["labels", "votes", "labels, votes, 2 teachers"]
+    assert list(table[scored]) == ["60.0 %"] * 4 and list(table["date, revision"]) == ["2026-01-01, abc"] * 4
+    assert list(table["learnt from"]) == [
+        "labels",
+        "votes",
+        "labels, votes, 2 teachers",
+        "labels, 1 cross-fitted teacher",
+    ]
 
 
 def test_a_search_without_its_base_was_not_run_yet():
