@@ -535,7 +535,7 @@ def _parser() -> argparse.ArgumentParser:
         help="learn from the labels, or also, as a second question, from the votes of FER+",
     )
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--name", help="of the run (default: crossfit/<network>-seed<seed>)")
+    sub.add_argument("--name", help="of the run, below crossfit/ (default: <network>-seed<seed>)")
     sub.add_argument("--sources", nargs="+", metavar="NAME", help="only these data sets")
     sub.add_argument("--epochs", type=int)
     sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")

@@ -338,9 +338,10 @@ def _pixels(faces: FaceSet) -> str:
 
 
 def _left(view: View) -> int:
-    """Bytes that a view still needs: none once it has begun, for all its room was taken before."""
-    features, done = view.progress()
-    return 0 if features is not None and done["chunks"] else view.size
+    """Bytes of disk that a view still needs: what its file, which may have holes, has not taken yet."""
+    if view.progress()[0] is None:
+        return view.size
+    return max(0, view.size - (view.aside / "features.npy").stat().st_blocks * 512)
 
 
 def _make_sure_of_room(missing: list[View], root: Path) -> None:

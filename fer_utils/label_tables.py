@@ -38,7 +38,7 @@ def with_votes(space: Workspace) -> Workspace:
 
 
 def full(name: str) -> dict[str, Any] | None:
-    """A report on real data below `book/results/labels`: ``"agreement"``, ``"networks"`` or ``"issues"``."""
+    """A report on real data below `book/results/labels`: ``"agreement"``, ``"networks"`` and others there."""
     return full_report(f"{labels.FOLDER}/{name}.json")
 
 

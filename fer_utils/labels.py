@@ -31,6 +31,7 @@ from fer_utils.evaluation import predict, wilson_interval
 from fer_utils.files import sha256, write_json, write_table
 from fer_utils.models import FaceNet, build
 from fer_utils.recipes import recipe_for
+from fer_utils.soft import CROSSED
 from fer_utils.training import Recipe, default_precision, fit
 from fer_utils.votes import ANSWERS, OUTSIDE, UNDECIDED, Votes, join, read_votes, second_question
 from fer_utils.workspace import Workspace
@@ -300,9 +301,9 @@ def out_of_sample(
     precision = fit_options.get("precision") or default_precision(fit_options.get("accelerator", "auto"))
     about = {"network": network, "options": options, "recipe": recipe.as_dict(), "folds": folds,
              "precision": precision, "images": fingerprint}  # fmt: skip
+    about["second"] = None if second is None else hashlib.sha256(np.ascontiguousarray(second)).hexdigest()
     targets = None
     if second is not None:
-        about["second"] = hashlib.sha256(np.ascontiguousarray(second)).hexdigest()
         targets = np.hstack([np.eye(len(CLASSES), dtype=np.float32)[training.labels], second])
     _begin(folder, json.loads(json.dumps(about)), resume)
     groups = index["subject"].astype(object).where(index["subject"].notna(), index["hash"])
@@ -491,15 +492,16 @@ def crossfit(
     """Out-of-sample answers on the training images, the labels that they doubt, and whether FER+ agrees.
 
     Writes `runs/<name>/out-of-sample.parquet` (the index of the training images, probabilities, and what
-    `find_errors` gives) and `labels/issues.json` below the results; for a network other than EasyNet,
-    `labels/issues-<network>.json`. Such a run can teach others (`fer_utils.soft.answers`).
+    `find_errors` gives) and `labels/issues.json` below the results. That is for EasyNet and own labels; other
+    reports have the network in their name, and `both` if it learnt votes: `labels/issues-facenet-both.json`.
+    Such a run can teach others (`fer_utils.soft.answers`).
 
     Args:
         space: gives the merged set.
         network: ``"emonet"``, ``"easynet"`` or ``"facenet"``.
         seed: of folds, weights, order, augmentation and dropout.
         folds: how many.
-        name: of the run; by default ``crossfit/<network>-seed<seed>``.
+        name: of the run, below ``crossfit/``; by default ``crossfit/<network>-seed<seed>``.
         sources: of these only.
         recipe_changes: fields of `Recipe` to change, as for `runs.train`.
         model_options: options of the network to change.
@@ -522,7 +524,7 @@ def crossfit(
     options, recipe = recipe_for(network, space.profile)
     options = options | (model_options or {})
     recipe = runs.change(recipe, (recipe_changes or {}) | {"seed": seed})
-    name = name or f"crossfit/{network}-seed{seed}"
+    name = f"{CROSSED}{(name or f'{network}-seed{seed}').removeprefix(CROSSED)}"
     folder = space.runs / name
     votes = join(training.index, votes_table, faces.manifest["disgust"])
     answers = out_of_sample(
@@ -546,7 +548,8 @@ def crossfit(
         "accuracy": share(answers.argmax(1) == training.labels),
         **issues(training.index, answers, errors, votes),
     }
-    _write(space, "issues" if network == "easynet" else f"issues-{network}", report)
+    told = [network] * (network != "easynet" or votes_too) + ["both"] * votes_too
+    _write(space, "-".join(["issues", *told]), report)
     return report
 
 

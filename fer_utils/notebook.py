@@ -22,6 +22,7 @@ from fer_utils.datasets.inventory import Inventory
 from fer_utils.emotions import CLASSES, EMOTIONS
 from fer_utils.faces import Box, FaceDetector, face_image
 from fer_utils.seeds import mean_score
+from fer_utils.soft import CROSSED
 from fer_utils.training import Recipe
 from fer_utils.workspace import Profile, Workspace, project_root, workspace
 
@@ -448,7 +449,7 @@ def held_out(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> pd.DataFrame:
-    """Real-data results, one row a run, each with its split, interval, date and revision.
+    """Real-data results, one row a run: accuracy with 95 % interval on both splits, date and revision.
 
     Args:
         found: the results; empty before the full run.
@@ -456,17 +457,17 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
     """
     rows = []
     for result in found:
-        split, scores = held_out(result)
+        held = {split: result[split]["fer2013"] for split in ("validation", "test") if split in result}
+        told = {split: f"{percent(s['accuracy'])} ({interval(s)})" for split, s in held.items()}
         rows.append(
             {
                 "run": result["name"],
                 "learnt from": _learnt_from(result),
                 **{name: _short(result["model"]["options"][name]) for name in options},
                 "epochs": len(result["learning_curve"]),
-                "PublicTest": percent(result["validation"]["fer2013"]["accuracy"]),
-                f"accuracy, {split}, {scores['images']:,} images": percent(scores["accuracy"]),
-                "95 % interval": interval(scores),
-                "macro-F1": f"{scores['macro_f1']:.3f}",
+                "PublicTest (validation)": told["validation"],
+                "PrivateTest (test)": told.get("test", "not read"),
+                "macro-F1": f"{list(held.values())[-1]['macro_f1']:.3f}",
                 "date, revision": f"{result['date']}, {result['revision']}",
             }
         )
@@ -483,7 +484,7 @@ def _learnt_from(result: dict[str, Any]) -> str:
 def _teachers(teachers: dict[str, Any]) -> str:
     """How many, and whether they are cross-validations, which have not seen what they answered to."""
     names = list(teachers["checkpoints"])
-    crossed = all(name.startswith("crossfit/") for name in names)
+    crossed = all(name.startswith(CROSSED) for name in names)
     return f"{len(names)} {'cross-fitted ' if crossed else ''}teacher{'s' if len(names) > 1 else ''}"
 
 
@@ -867,7 +868,7 @@ def inspection_facts(looked: list[dict[str, dict[str, Any]]]) -> dict[str, str]:
             f"{percent(_nearest(curve, 0.5))} of the half of which it is surest"
         )
         told["robustness"].append(
-            f"{title} is right on {percent(seen['accuracy'])} of {seen['data']['images']:,} pictures as they "
+            f"{title} is right on {score(seen)} of {seen['data']['images']:,} pictures as they "
             f"are; at severity 3 on {_damaged(lost.iloc[0])}, its worst, and on {_damaged(lost.iloc[-1])}, "
             "its best"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from functools import partial
 from pathlib import Path
@@ -111,7 +112,7 @@ def train(
         "options": model.options,
         "sources": sources,
         "validate_on": validate_on,
-        "faceset": sha256(faces.path / "manifest.json"),
+        "merged": _merged(faces),
         "teachers": None,
         "labels": None,
         "cached": None if cached is None else {"views": cached, "dtype": cache_dtype},
@@ -139,7 +140,7 @@ def train(
         _check_same_run(folder / "run.json", about)
         check_recipe(folder, recipe)
         if (folder / "model.safetensors").exists():
-            return _finished(folder)
+            return _finished(folder, faces)
     if cached is not None:
         store = _features(space, model, training, validation, recipe, cached, cache_dtype, fit_options)
     # Weights of an earlier run must not pass for those of this one, should it be stopped.
@@ -200,11 +201,29 @@ def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: A
     """
     folder = space.runs / (options.get("name") or f"{network}-seed{seed}")
     if space.profile == "full" and (folder / "model.safetensors").exists():
-        return _finished(folder)
+        return _finished(folder, space.faces())
     return train(space, network, seed=seed, resume=space.profile == "full", **options)
 
 
-def _finished(folder: Path) -> Fit:
+def _merged(faces: FaceSet) -> str:
+    """What the images, labels and splits of a merged set are known by."""
+    return hashlib.sha256(json.dumps(faces.manifest["checksums"], sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_another_set(folder: Path, faces: FaceSet) -> None:
+    """Raise DataError where a run notes another merged set than this; older runs note none."""
+    path = folder / "run.json"
+    about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if about.get("merged") not in (None, _merged(faces)):
+        raise DataError(
+            "the run was trained on another merged set: images that it learnt from may be test images now",
+            file=path,
+            remedy=f"train it again (`fer train … --name {folder.name}`), or merge as you did before",
+        )
+
+
+def _finished(folder: Path, faces: FaceSet) -> Fit:
+    _refuse_another_set(folder, faces)
     return Fit(load_checkpoint(folder / "model.safetensors"), pd.read_csv(folder / "history.csv"), folder)
 
 
@@ -213,7 +232,7 @@ def _check_same_run(path: Path, now: dict[str, Any]) -> None:
     settings = ("network", "options", "sources", "precision", "teachers", "labels", "cached")
     changed = [key for key in settings if then.get(key) != now[key]]
     # Runs from before these two were noted can still go on.
-    changed += [key for key in ("validate_on", "faceset") if then.get(key, now[key]) != now[key]]
+    changed += [key for key in ("validate_on", "merged") if then.get(key, now[key]) != now[key]]
     if changed:
         raise DataError(
             f"the run began with other settings ({', '.join(changed)} changed)",
@@ -293,12 +312,7 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
             remedy=f"run `fer train … --name {name}`, with --resume if it was stopped",
         ) from None
     faces = space.faces()
-    if about.get("faceset") not in (None, sha256(faces.path / "manifest.json")):
-        raise DataError(
-            "the run was trained on another merged set: images that it learnt from may be test images now",
-            file=folder / "run.json",
-            remedy=f"train it again (`fer train … --name {name}`), or merge as you did before",
-        )
+    _refuse_another_set(folder, faces)
     out = space.results / f"{name}.json"
     result = results.describe_run(
         name, space.profile, model, about, recipe, history, faces, folder / "model.safetensors"

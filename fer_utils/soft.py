@@ -19,9 +19,11 @@ from fer_utils.results import predictions_path
 from fer_utils.weights import load_checkpoint
 from fer_utils.workspace import Workspace
 
+CROSSED = "crossfit/"  # what names of cross-validations begin with
+
 
 def answers(space: Workspace, teachers: Sequence[str], faces: FaceSet) -> tuple[np.ndarray, dict[str, str]]:
-    """The mean answer of several networks to each face and its mirror image.
+    """The mean answer of several networks to each face and its mirror image (cross-validations: to the face).
 
     Training on such answers is distillation (Hinton et al. 2015, arXiv:1503.02531); with teachers of the
     student's own kind, "born-again" training (Furlanello et al. 2018, arXiv:1805.04770). An answer tells
@@ -55,8 +57,8 @@ def answers(space: Workspace, teachers: Sequence[str], faces: FaceSet) -> tuple[
 
 def _answers(space: Workspace, name: str, faces: FaceSet) -> pd.DataFrame:
     asked = hashlib.sha256(np.ascontiguousarray(faces.images)).hexdigest()
-    weights, crossed = (space.runs / name / file for file in ("model.safetensors", "out-of-sample.parquet"))
-    origin = crossed if crossed.is_file() else weights
+    crossed = name.startswith(CROSSED)
+    origin = space.runs / name / ("out-of-sample.parquet" if crossed else "model.safetensors")
     checkpoint = sha256(origin) if origin.is_file() else None
     path = predictions_path(space.results, name, "train")
     if path.exists():
@@ -66,15 +68,15 @@ def _answers(space: Workspace, name: str, faces: FaceSet) -> pd.DataFrame:
     if checkpoint is None:
         raise DataError(
             "the teacher has not finished its own training, nor left answers to these faces",
-            file=weights,
-            remedy=f"finish it first: `fer train … --name {name} --resume`",
+            file=origin,
+            remedy=f"finish it first: `fer {'crossfit' if crossed else 'train'} … --name {name} --resume`",
         )
-    if origin == crossed:
-        table = _out_of_sample(crossed, faces)
+    if crossed:
+        table = _out_of_sample(origin, faces)
     else:
         # Asking must not move the random numbers that the student is about to draw.
         with torch.random.fork_rng(devices=[]):
-            told = predict(load_checkpoint(weights), faces, flip=True)
+            told = predict(load_checkpoint(origin), faces, flip=True)
         table = pd.DataFrame(told, columns=list(CLASSES))
     table.attrs = {"checkpoint": checkpoint, "faces": asked}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +90,7 @@ def _out_of_sample(path: Path, faces: FaceSet) -> pd.DataFrame:
         raise DataError(
             "the cross-validation was asked about other faces than these",
             file=path,
-            remedy="repeat it on this merged set, without --resume",
+            remedy="repeat it on this merged set: `fer crossfit …` without --resume",
         )
     return table[[f"p_{c}" for c in CLASSES]].set_axis(list(CLASSES), axis=1)
 

@@ -356,7 +356,7 @@ def work(queues: Sequence[Queue], bench: Bench, folder: Path, *, verbose: bool =
 
     def train(trial: optuna.Trial) -> float:
         about = trial.user_attrs
-        # Nor is it, if another worker took the last one in this very moment.
+        # Such as one that Optuna drew itself, because another worker took the last in this very moment.
         if not fullest.wants(trial):
             raise optuna.TrialPruned
         where = {"revision": results.revision(), "processor": results.processor()}
@@ -386,6 +386,8 @@ def work(queues: Sequence[Queue], bench: Bench, folder: Path, *, verbose: bool =
             told = True
             time.sleep(1)
         else:
+            for optimizer in OPTIMIZERS:  # checkpoints of workers that were killed
+                shutil.rmtree(folder / optimizer, ignore_errors=True)
             return
 
 

@@ -257,8 +257,8 @@ class Classifier(L.LightningModule):
         schedule: torch.optim.lr_scheduler.LRScheduler
         if recipe.schedule == "onecycle" and steps > 2:
             highest = [group["lr"] for group in optimizer.param_groups]
-            # PyTorch divides by the length of the way up, which takes two steps at the least.
-            warmup = min(1.0, max(recipe.warmup, 2 / steps))
+            # PyTorch divides by the length of the way up, which takes two steps, if there is one.
+            warmup = min(1.0, max(recipe.warmup, 2 / steps)) if recipe.warmup else 0.0
             schedule = torch.optim.lr_scheduler.OneCycleLR(
                 optimizer, highest, total_steps=steps, pct_start=warmup, cycle_momentum=False
             )
@@ -310,6 +310,11 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = False) -> 
 
 class Checkpoint(ModelCheckpoint):
     """Lightning's, but it knows its best epoch again where the folder has been moved since."""
+
+    @property
+    def state_key(self) -> str:
+        """As Lightning's own: checkpoints from before this class was there are known by that."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state as if it had been written in the present folder."""
@@ -563,14 +568,15 @@ def check_recipe(folder: Path, recipe: Recipe) -> None:
     """Refuse to go on with a run by another recipe than it began with.
 
     Args:
-        folder: of the run; where it holds no checkpoint, there is nothing to go on with.
+        folder: of the run; where it holds neither checkpoint nor weights, there is nothing to go on with.
         recipe: the one to go on by.
 
     Raises:
         DataError: they differ; names the fields.
     """
     path = folder / "recipe.json"
-    if not (folder / "last.ckpt").exists() or not path.exists():
+    begun = (folder / "last.ckpt").exists() or (folder / "model.safetensors").exists()
+    if not begun or not path.exists():
         return
     now = json.loads(json.dumps(recipe.as_dict()))
     # A recipe from before a field was added had, in effect, that field's default.

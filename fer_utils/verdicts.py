@@ -538,12 +538,15 @@ def means_reading(
         second: results of the runs that they are held against.
 
     Returns:
-        Differences on validation and test, whose intervals count images and seeds (`means_gap`), the number
-        of seeds, and with several pairs the difference of each; or that a run has not been made.
+        Differences on validation and test, whose intervals count images and, where a side has several seeds,
+        these (`means_gap`); the number of seeds, and where they are the same on both sides the difference of
+        each; or that a run has not been made.
     """
     if not first or not second:
         return NOT_YET
-    said, pairs = [], len(first) == len(second) > 1
+    sides = [[result["recipe"]["seed"] for result in side] for side in (first, second)]
+    said, pairs = [], sides[0] == sides[1] and len(first) > 1
+    alone = "" if len(first) > 1 and len(second) > 1 else "; the luck of a single start is not counted"
     for split, name in (("validation", "PublicTest"), ("test", "PrivateTest")):
         try:
             names = [result["name"] for result in (*first, *second)]
@@ -553,7 +556,7 @@ def means_reading(
         one, other = right[: len(first)], right[len(first) :]
         by_seed = f", seed by seed {listed(points(d) for d in one.mean(1) - other.mean(1))}" if pairs else ""
         said.append(f"{means_gap(one, other)} on {name}{by_seed}")
-    return f"{(', and ' if pairs else ' and ').join(said)} (seeds: {len(first)} and {len(second)})"
+    return f"{(', and ' if pairs else ' and ').join(said)} (seeds: {len(first)} and {len(second)}{alone})"
 
 
 def networks_table(report: Mapping[str, Any] | None) -> pd.DataFrame:

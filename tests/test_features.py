@@ -439,6 +439,18 @@ def test_too_little_room_is_told_before_anything_is_written(toy_faces, tmp_path,
     make(toy_faces, tmp_path)  # what is there needs no room
 
 
+def test_room_that_was_taken_before_a_stop_is_not_asked_for_again(
+    toy_faces, tmp_path, monkeypatch, small_chunks
+):
+    stop(0, toy_faces, tmp_path)  # all room taken, no chunk computed
+    (partial,) = tmp_path.glob("*.partial")
+    taken = (partial / "features.npy").stat().st_size
+    usage = namedtuple("usage", "total used free")
+    needed = 360 * 12**3 * 2 - taken + 4096  # a page, for the file's header
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: usage(0, 0, needed + features.RESERVE))
+    assert make(toy_faces, tmp_path).train[0].any()
+
+
 def test_a_disk_that_fills_up_is_told(toy_faces, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(features.errno.ENOSPC, "No space left on device")

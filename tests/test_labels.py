@@ -433,6 +433,8 @@ def test_a_second_question_is_asked_of_the_other_folds_only(space, tmp_path, mon
         np.testing.assert_array_equal(targets[:, 6:], second[rows])
     with pytest.raises(DataError, match=r"\(second changed\)"):
         cross(space.faces(), tmp_path, recipe, second=second[::-1], resume=True)
+    with pytest.raises(DataError, match=r"\(second changed\)"):
+        cross(space.faces(), tmp_path, recipe, resume=True)
 
 
 def test_a_cross_validation_teaches_with_answers_to_faces_it_had_not_seen(space, doubts, monkeypatch):
@@ -441,7 +443,7 @@ def test_a_cross_validation_teaches_with_answers_to_faces_it_had_not_seen(space,
     report = labels.crossfit(space, "emonet", votes_too=True, verbose=False, **how)
     assert report["labels"]["kind"] == "both" and report["name"] == "crossfit/emonet-seed0"
     assert (space.results / "labels" / "issues.json").read_bytes() == before
-    path = space.results / "labels" / "issues-emonet.json"
+    path = space.results / "labels" / "issues-emonet-both.json"
     assert json.loads(path.read_text(encoding="utf-8")) == report
     seen, fit = {}, runs.fit
 

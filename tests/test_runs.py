@@ -69,7 +69,9 @@ def refused_elsewhere(space, capsys, *arguments):
     """The same after a merge that came out otherwise."""
     path = space.faceset / "manifest.json"
     before = path.read_bytes()
-    path.write_text(json.dumps(json.loads(before) | {"seed": 99}), encoding="utf-8")
+    path.write_text(
+        json.dumps(json.loads(before) | {"checksums": {"images.npy": "0" * 64}}), encoding="utf-8"
+    )
     try:
         return refused(capsys, *arguments)
     finally:
@@ -206,7 +208,11 @@ def test_resuming_another_network_or_other_options_is_refused(space, capsys):
     before = sha256(space.runs / "toy" / "model.safetensors")
     again = ("train", "easynet", "--name", "toy", "--resume", *SMALL, *PLAIN)
     assert "another recipe (epochs changed)" in refused(capsys, *again, "--epochs", "9")
-    assert "(faceset changed)" in refused_elsewhere(space, capsys, *again)
+    assert "(merged changed)" in refused_elsewhere(space, capsys, *again)
+    last = space.runs / "toy" / "last.ckpt"
+    last.rename(last.with_suffix(".away"))  # to save room, say
+    assert "another recipe (epochs changed)" in refused(capsys, *again, "--epochs", "9")
+    last.with_suffix(".away").rename(last)
     assert sha256(space.runs / "toy" / "model.safetensors") == before
 
 
@@ -222,6 +228,21 @@ def test_a_run_is_not_scored_on_another_merged_set(space, capsys):
     before = path.read_bytes()
     assert "trained on another merged set" in refused_elsewhere(space, capsys, "evaluate", "toy", "--test")
     assert path.read_bytes() == before
+    # A manifest that differs in nothing but its date, say, is of the same set.
+    manifest = space.faceset / "manifest.json"
+    whole = manifest.read_bytes()
+    manifest.write_text(json.dumps(json.loads(whole) | {"made_by": "a later version"}), encoding="utf-8")
+    runs.evaluate(space, "toy")
+    manifest.write_bytes(whole)
+
+
+def test_chapters_do_not_load_a_run_of_another_merged_set(space):
+    manifest = space.faceset / "manifest.json"
+    whole = manifest.read_bytes()
+    manifest.write_text(json.dumps(json.loads(whole) | {"checksums": {}}), encoding="utf-8")
+    with pytest.raises(DataError, match="trained on another merged set"):
+        runs.train_or_load(space, "easynet", name="toy")
+    manifest.write_bytes(whole)
 
 
 def test_a_gpu_gets_larger_batches_and_a_rate_to_match(monkeypatch):

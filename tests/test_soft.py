@@ -114,8 +114,9 @@ def test_a_student_aims_at_its_teachers(space, monkeypatch):
 
 
 def test_a_teacher_must_have_finished(space):
-    with pytest.raises(DataError, match=r"teacher has not finished.*--name nobody"):
-        runs.train(space, "easynet", name="student", teachers=["nobody"], **SMALL)
+    for name, command in (("nobody", "train"), ("crossfit/nobody", "crossfit")):
+        with pytest.raises(DataError, match=rf"teacher has not finished.*fer {command} … --name {name}"):
+            runs.train(space, "easynet", name="student", teachers=[name], **SMALL)
 
 
 def test_a_student_does_not_resume_with_other_teachers(space):

@@ -54,8 +54,9 @@ def test_results_tell_what_was_learnt_from():
         run("crossed", 0.6, teachers={"share": 0.7, "checkpoints": {"crossfit/a": "1"}}, **common),
     ]
     table = notebook.results_table([r | {"validation": {"fer2013": scores}} for r in found])
-    scored = "accuracy, PublicTest (validation), 3,533 images"
-    assert list(table[scored]) == ["60.0 %"] * 4 and list(table["date, revision"]) == ["2026-01-01, abc"] * 4
+    assert list(table["PublicTest (validation)"]) == [f"60.0 % ({notebook.interval(scores)})"] * 4
+    assert list(table["PrivateTest (test)"]) == ["not read"] * 4
+    assert list(table["date, revision"]) == ["2026-01-01, abc"] * 4
     assert list(table["learnt from"]) == [
         "labels",
         "votes",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from fer_utils import training
@@ -16,7 +17,15 @@ from fer_utils.augment import Augment
 from fer_utils.errors import DataError
 from fer_utils.evaluation import metrics, predict
 from fer_utils.models import EasyNet
-from fer_utils.training import Classifier, FaceData, Recipe, fit, keep_freed_memory, make_optimizer
+from fer_utils.training import (
+    Checkpoint,
+    Classifier,
+    FaceData,
+    Recipe,
+    fit,
+    keep_freed_memory,
+    make_optimizer,
+)
 
 RECIPE = Recipe(epochs=3, batch_size=32, lr=0.05, label_smoothing=0.0, augment=None)
 AUGMENTED = dataclasses.replace(RECIPE, augment=Augment(degrees=3, shift=0.02, flip=0.5))
@@ -82,6 +91,11 @@ def asked_twice(faces):
 
 class Stop(Exception):
     pass
+
+
+def test_checkpoints_from_before_runs_could_move_are_known():
+    about = {"monitor": "val_accuracy", "mode": "max"}
+    assert Checkpoint("here", **about).state_key == ModelCheckpoint("here", **about).state_key
 
 
 def test_a_run_that_was_moved_keeps_the_epoch_that_was_best_before(toy_faces, tmp_path, monkeypatch):
