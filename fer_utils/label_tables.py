@@ -50,6 +50,11 @@ def ratio(share: dict[str, Any]) -> str:
     return f"{percent(share['share'])} ({100 * low:.1f} to {100 * high:.1f} %)"
 
 
+def crossed_facts(report: dict[str, Any] | None) -> dict[str, str]:
+    """How often a cross-validation's answer is the label, by glue name."""
+    return {"crossed-agree": ratio(report["accuracy"]) if report else NOT_YET}
+
+
 def not_yet() -> pd.DataFrame:
     """A table that says that the full run has not been made."""
     return pd.DataFrame([{"": NOT_YET}], ["–"])

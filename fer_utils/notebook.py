@@ -673,6 +673,11 @@ def glue_facts(facts: dict[str, str]) -> None:
         print(f"{name}: {value}")
 
 
+def reported(system: str) -> str:
+    """What is reported of a system in `book/anchors.csv`, in per cent."""
+    return percent(anchors().set_index("system").loc[system, "accuracy"])
+
+
 def poster(network: str) -> float:
     """The accuracy that the poster reports for a network, 0–1."""
     return float(anchors().set_index("system").loc[f"{network}, the poster", "accuracy"])
