@@ -61,13 +61,14 @@ def glue(name: str, value: Any) -> None:
 
     Args:
         name: the key, unique in the book.
-        value: a string, a figure or a table. Outside the book (in Colab, say) nothing happens.
+        value: a string, a figure or a table. Outside the book (in Colab, say) nothing happens. A line may not
+            end between a number and its per cent sign.
     """
     try:
         from myst_nb import glue as store
     except ImportError:
         return
-    store(name, _Plain(value) if isinstance(value, str) else value, display=False)
+    store(name, _Plain(value.replace(" %", "\u00a0%")) if isinstance(value, str) else value, display=False)
 
 
 class _Plain(str):

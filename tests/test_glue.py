@@ -10,6 +10,11 @@ from myst_nb.core.variables import format_plain_text
 from fer_utils import notebook
 
 
+def unbroken(text: str) -> str:
+    """The text, in which no line may end before a per cent sign."""
+    return text.replace(" %", "\u00a0%")
+
+
 def glued(monkeypatch: pytest.MonkeyPatch, text: str) -> str:
     """What `{glue:text}` prints: myst-nb stores the representation and evaluates it."""
     stored: dict[str, object] = {}
@@ -24,7 +29,7 @@ def glued(monkeypatch: pytest.MonkeyPatch, text: str) -> str:
 )
 def test_strings_survive(text):
     with pytest.MonkeyPatch.context() as patch:
-        assert glued(patch, text) == text
+        assert glued(patch, text) == unbroken(text)
 
 
 def test_numbers_about_the_real_set_survive(monkeypatch):
@@ -58,5 +63,5 @@ def test_numbers_about_the_real_set_survive(monkeypatch):
     )
     assert facts["data-imbalance"] == "2.5" and facts["data-rarest"] == "sad"
     assert facts["data-sources"] == "fer2013, jaffe"
-    assert {key: glued(monkeypatch, value) for key, value in facts.items()} == facts
+    assert {k: glued(monkeypatch, v) for k, v in facts.items()} == {k: unbroken(v) for k, v in facts.items()}
     assert set(notebook.data_facts(None)) == set(facts)
