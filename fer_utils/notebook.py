@@ -469,7 +469,7 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
                 "PublicTest (validation)": told["validation"],
                 "PrivateTest (test)": told.get("test", "not read"),
                 "macro-F1": f"{list(held.values())[-1]['macro_f1']:.3f}",
-                "date, revision": f"{result['date']}, {result['revision']}",
+                "date, revision": f"{result['date']}, {result['revision'].replace('+', ' +')}",
             }
         )
     return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run")
