@@ -37,13 +37,13 @@ def predict(
         ten_crop: average those of the four corners and the centre, nine tenths of the side each and enlarged
             again, and of their mirror images (Krizhevsky et al. 2012, sec. 4.1).
         batch_size: images a step.
-        device: where to compute; by default where the model is.
+        device: where to compute; by default on the GPU, or where the model is if there is none.
 
     Returns:
         float32 (N, 6); rows sum to 1.
     """
-    device = torch.device(device) if device else next(model.parameters()).device
-    was_training = model.training
+    home, was_training = next(model.parameters()).device, model.training
+    device = device or ("cuda" if torch.cuda.is_available() else home)
     model.to(device).eval()
     rows = []
     for start in range(0, len(faces), batch_size):
@@ -54,7 +54,7 @@ def predict(
         views += [view.flip(3) for view in views] if flip or ten_crop else []
         probabilities = torch.stack([model(view).softmax(1) for view in views]).mean(0)
         rows.append(probabilities.float().cpu().numpy())
-    model.train(was_training)
+    model.to(home).train(was_training)
     return np.concatenate(rows) if rows else np.empty((0, len(CLASSES)), np.float32)
 
 

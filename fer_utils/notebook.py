@@ -469,10 +469,16 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
                 "PublicTest (validation)": told["validation"],
                 "PrivateTest (test)": told.get("test", "not read"),
                 "macro-F1": f"{list(held.values())[-1]['macro_f1']:.3f}",
-                "date, revision": f"{result['date']}, {result['revision'].replace('+', ' +')}",
+                "date, revision": f"{result['date']}, {_revision(result)}",
             }
         )
     return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run")
+
+
+def _revision(result: dict[str, Any]) -> str:
+    """The revision as `git log --oneline` tells it, and whether the tree had changes beside it."""
+    revision, changed, _ = result["revision"].partition("+")
+    return f"{revision[:7]} +changes" if changed else revision[:7]
 
 
 def _learnt_from(result: dict[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from fer_utils import results
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.files import sha256, write_aside
+from fer_utils.seeds import mean_score
+from fer_utils.weights import SOURCES
 from fer_utils.workspace import Workspace
 
 CARD = """# Model card: {name}
@@ -66,6 +70,8 @@ Six classes, single model, evaluated on {date}. The test split was read once. In
 
 {scores}
 
+{seeds}
+
 Recall by class on FER2013's test images:
 
 {recall}
@@ -89,9 +95,17 @@ unlike those of FER2013, and nothing about pictures that show no face.
 
 # Where a trunk's weights come from, and what that binds a user to.
 ORIGINS = {
-    "vggface2": "the public {trunk} weights learnt on VGGFace2 (Cao et al. 2018): photographs of celebrities "
-    "from the web, collected without asking them, for research. Use what was made of them for research only",
-    "imagenet": "the public {trunk} weights learnt on ImageNet, collected for research",
+    "vggface2": "the public {trunk} weights{files}, learnt on VGGFace2 (Cao et al. 2018): photographs of "
+    "celebrities from the web, collected without asking them, for research. Use what was made of them for "
+    "research only",
+    "imagenet": "the public {trunk} weights{files}, learnt on ImageNet, collected for research",
+}
+
+# The files of these weights; those of other trunks have no known checksum.
+FILES = {
+    "mobilenet_v1": ("faceres.json", "faceres.bin"),
+    "inception_resnet_v1": ("20180402-114759-vggface2.pt",),
+    "efficientnet_lite0": ("efficientnet-lite0-57934424.pth",),
 }
 
 # What was learnt from beside FER2013's own labels.
@@ -137,7 +151,7 @@ def publish(space: Workspace, run: str, folder: Path) -> Path:
             remedy=f"run `fer evaluate {run} --test` with FER2013 in the merged set",
         )
     name = result["model"]["name"]
-    text = card(name, run, result)
+    text = card(name, run, result, alike(space.results, run))
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}.safetensors"
     aside = target.with_name(f".{target.name}")
@@ -147,8 +161,13 @@ def publish(space: Workspace, run: str, folder: Path) -> Path:
     return target
 
 
-def card(name: str, run: str, result: dict[str, Any]) -> str:
-    """The model card of a result, as Markdown."""
+def alike(folder: Path, run: str) -> list[dict[str, Any]]:
+    """Results of a run and of all others that differ from it in the seed alone, by their names."""
+    return results.read_all(folder, re.sub(r"(?<=-seed)\d+$", "*", run) + ".json")
+
+
+def card(name: str, run: str, result: dict[str, Any], seeds: Sequence[dict[str, Any]]) -> str:
+    """The model card of a result, as Markdown; `seeds` are the results of all seeds of its recipe."""
     rows = [
         {
             "split": which,
@@ -188,7 +207,21 @@ def card(name: str, run: str, result: dict[str, Any]) -> str:
         epochs=len(result["learning_curve"]),
         classes=", ".join(CLASSES),
         scores=_markdown(rows),
+        seeds=_seeds(seeds),
         recall=_markdown(recall),
+    )
+
+
+def _seeds(seeds: Sequence[dict[str, Any]]) -> str:
+    """Lines on what the recipe gives, of which the published network is one draw."""
+    scored = [result["test"]["fer2013"] for result in seeds if "test" in result]
+    if len(scored) < 2:
+        return "No other seed of this recipe was scored, so how lucky its start was is not known."
+    mean = mean_score(scored)
+    return (
+        f"These are the scores of one seed of {mean['seeds']}. Their mean on FER2013's test images is\n"
+        f"{mean['accuracy']:.2%} ({mean['low']:.2%} to {mean['high']:.2%}, for images and seeds): expect "
+        "that of a training like it."
     )
 
 
@@ -197,7 +230,10 @@ def _origin(result: dict[str, Any]) -> str:
     options, teachers, lines = result["model"]["options"], result.get("teachers"), ""
     labels = result.get("labels")
     if options.get("pretrained") in ORIGINS:
-        lines += f"- **Start:** {ORIGINS[options['pretrained']].format(trunk=options['trunk'])}.\n"
+        trunk = options["trunk"]
+        files = "; ".join(f"{SOURCES[n].url}, SHA-256 `{SOURCES[n].sha256}`" for n in FILES.get(trunk, ()))
+        start = ORIGINS[options["pretrained"]].format(trunk=trunk, files=f" ({files})" if files else "")
+        lines += f"- **Start:** {start}.\n"
     if teachers:
         names = ", ".join(teachers["checkpoints"])
         lines += f"- **Teachers:** {names}, with a share of {teachers['share']:g} in what was to be learnt.\n"

@@ -215,10 +215,11 @@ def _refuse_another_set(folder: Path, faces: FaceSet) -> None:
     path = folder / "run.json"
     about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if about.get("merged") not in (None, _merged(faces)):
+        name = about.get("name", folder.name)
         raise DataError(
             "the run was trained on another merged set: images that it learnt from may be test images now",
             file=path,
-            remedy=f"train it again (`fer train … --name {folder.name}`), or merge as you did before",
+            remedy=f"train it again (`fer train … --name {name}`), or merge as you did before",
         )
 
 

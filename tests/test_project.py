@@ -61,10 +61,18 @@ def test_published_weights_are_those_of_their_results_and_their_card_says_so(wei
     run = re.search(r"`fer publish (\S+)`", card)[1]
     result = results.read(ROOT / "book" / "results" / f"{run}.json")
     assert result["checkpoint"] == sha256(weights)
-    assert card == publish.card(weights.stem, run, result)
+    assert card == publish.card(weights.stem, run, result, publish.alike(ROOT / "book" / "results", run))
     with safe_open(weights, "pt") as file:
         about = json.loads(file.metadata()["fer_utils"])
     assert about["options"] == result["model"]["options"] and about["recipe"] == result["recipe"]
+
+
+def test_git_leaves_no_result_out_that_a_page_reads():
+    """A figure whose file is ignored is there for its author, and missing for every reader."""
+    asked = [str(path) for path in (ROOT / "book" / "results").rglob("*.json")]
+    command = ["git", "check-ignore", "--no-index", *asked]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert asked and told.returncode == 1, told.stdout + told.stderr
 
 
 def test_no_trace_of_a_machine_or_a_registry():

@@ -15,7 +15,7 @@ from fer_utils.errors import DataError
 from fer_utils.files import sha256
 from fer_utils.models import EasyNet, build
 from fer_utils.training import Recipe
-from fer_utils.weights import save_checkpoint
+from fer_utils.weights import SOURCES, save_checkpoint
 from fer_utils.workspace import Workspace, workspace
 
 CODES = (0, 2, 3, 4, 5, 6)  # FER2013's codes of the six classes
@@ -323,13 +323,30 @@ def test_a_card_tells_where_the_weights_began_and_who_taught(space):
     options = result["model"]["options"] | {"trunk": "mobilenet_v1", "pretrained": "vggface2"}
     taught = {"share": 0.7, "checkpoints": {"one": "1", "two": "2"}}
     card = publish.card("facenet", "run", result | {"model": result["model"] | {"options": options},
-                                                    "teachers": taught})  # fmt: skip
-    assert "mobilenet_v1 weights learnt on VGGFace2" in card and "research only" in card
+                                                    "teachers": taught}, [result])  # fmt: skip
+    assert "mobilenet_v1 weights" in card and "learnt on VGGFace2" in card and "research only" in card
+    assert all(SOURCES[name].sha256 in card for name in ("faceres.json", "faceres.bin"))
     assert "one, two, with a share of 0.7" in card and "**Labels:**" not in card
     for kind, says in (("both", "have forgotten"), ("ferplus", "instead of FER2013's labels")):
-        card = publish.card("easynet", "run", result | {"labels": {"kind": kind, "share": 0.25}})
+        card = publish.card("easynet", "run", result | {"labels": {"kind": kind, "share": 0.25}}, [])
         assert "**Labels:**" in card and says in card and "0.25" in card
     (space.results / "toy.json").unlink()
+
+
+def test_a_card_tells_what_all_seeds_of_a_recipe_reach(space):
+    first = results.read(runs.evaluate(space, "toy", test=True))
+    judged = first["test"]["fer2013"]
+    other = first | {"test": {"fer2013": judged | {"accuracy": abs(judged["accuracy"] - 0.1)}}}
+    for name, result in (("net-seed0", first), ("net-seed12", other), ("net-both-seed0", other)):
+        results.write(result | {"name": name}, space.results / f"{name}.json")
+    alike = publish.alike(space.results, "net-seed0")
+    assert [result["name"] for result in alike] == ["net-seed0", "net-seed12"]
+    assert "one seed of 2" in (card := publish.card("net", "net-seed0", first, alike))
+    assert f"{np.mean([result['test']['fer2013']['accuracy'] for result in (first, other)]):.2%}" in card
+    alone = publish.alike(space.results, "net-both-seed0")
+    assert "No other seed" in publish.card("net", "net-both-seed0", other, alone)
+    for name in ("toy", "net-seed0", "net-seed12", "net-both-seed0"):
+        (space.results / f"{name}.json").unlink()
 
 
 def test_predict_reads_the_largest_face_or_the_centre(space, capsys, tmp_path):
