@@ -150,8 +150,18 @@ def source_matrix(build: Build, faces: FaceSet, recipe: Recipe, *, steps: int = 
 
     A network never meets an image it was trained on, and the test split stays closed: where a source took
     part in training, its validation split is used, otherwise training and validation split.
+
+    Raises:
+        DataError: a source lacks training or validation images.
     """
     sources = list(dict.fromkeys(faces.index["source"]))
+    for source, split in itertools.product(sources, ("train", "validation")):
+        if not len(faces.split(split, source)):
+            raise DataError(
+                f"there are no {split} images of {source}, so it cannot be checked against the others",
+                file=faces.path,
+                remedy="merge without it: `fer merge --sources …` with the names of the others",
+            )
     rows = [*sources, ALL] if len(sources) > 1 else sources
     confusions: Confusions = {}
     for trained_on in rows:

@@ -102,8 +102,6 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
     from fer_utils.runs import train
 
     if not re.fullmatch(r"auto|-1|\d+(,\d*)*", options.devices):
@@ -113,34 +111,39 @@ def _train(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None:
             recipe[name] = getattr(options, name)
     space = _workspace(options)
-    try:
-        run = train(
-            space,
-            options.network,
-            seed=options.seed,
-            name=options.name,
-            sources=options.sources or None,
-            recipe_changes=recipe,
-            model_options=dict(_pair(text) for text in options.option),
-            teachers=options.teachers,
-            labels=options.labels,
-            share=options.share,
-            cached=options.cache,
-            cache_dtype=options.cache_dtype,
-            resume=options.resume,
-            progress=not options.no_progress and sys.stdout.isatty(),
-            **{
-                name: getattr(options, name)
-                for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")
-            },
-        )
-    except MisconfigurationException as error:  # Lightning's: no such accelerator here, say
-        raise ValueError(error) from None
+    name = options.name or f"{options.network}-seed{options.seed}"
+    run = train(
+        space,
+        options.network,
+        seed=options.seed,
+        name=name,
+        sources=options.sources or None,
+        recipe_changes=recipe,
+        model_options=dict(_pair(text) for text in options.option),
+        teachers=options.teachers,
+        labels=options.labels,
+        share=options.share,
+        cached=options.cache,
+        cache_dtype=options.cache_dtype,
+        resume=options.resume,
+        progress=not options.no_progress and sys.stdout.isatty(),
+        **{
+            name: getattr(options, name)
+            for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")
+        },
+    )
     best = run.best
     print(
         f"best on validation: epoch {int(best['epoch'])}, {best['val_accuracy']:.1%} right. "
-        f"`fer evaluate {run.folder.name} --profile {space.profile}` writes its results file"
+        f"`fer evaluate {name} --profile {space.profile}` writes its results file"
     )
+
+
+def _command(options: argparse.Namespace) -> None:
+    from fer_utils.recipes import command
+    from fer_utils.results import read
+
+    print(command(read(_workspace(options).results / f"{options.name}.json")))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -173,7 +176,7 @@ def _compare_all(options: argparse.Namespace) -> None:
     from fer_utils.compare import NETWORKS, networks
 
     chosen = {n: getattr(options, n) for n in NETWORKS}
-    report = networks(_workspace(options), chosen if all(chosen.values()) else None, name=options.name)
+    report = networks(_workspace(options), chosen, name=options.name)
     for pair in report["pairs"]:
         print(
             f"{pair['what']:18s}  {pair['variant']:12s}  {pair['runs'][0]} {pair['accuracy'][0]:.2%}, "
@@ -342,6 +345,8 @@ def _publish(options: argparse.Namespace) -> None:
     from fer_utils.publish import publish
     from fer_utils.workspace import project_root
 
+    if options.profile == "demo" and not options.out:
+        raise ValueError("drawn faces make no network to publish among the others: say where with --out")
     folder = Path(options.out) if options.out else project_root() / "weights"
     weights = publish(_workspace(options), options.name, folder)
     print(f"the weights are in {weights}, their model card beside them")
@@ -366,6 +371,8 @@ def _workspace(options: argparse.Namespace) -> Any:
     from fer_utils.workspace import workspace
 
     space = workspace(options.profile)
+    if options.data and options.profile == "demo":
+        raise ValueError("--profile demo draws its own faces, so --data does not go with it")
     if options.data:
         space = dataclasses.replace(space, data=Path(options.data))
     return space
@@ -484,6 +491,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--num-nodes", type=int, default=1, help="machines (Lightning)")
     sub.add_argument("--strategy", default="auto", help="ddp, fsdp, … (Lightning)")
     sub.add_argument("--precision", help="32-true, 16-mixed, bf16-mixed, … (Lightning)")
+
+    sub = command("command", _command, "print the command that makes a run again, by its results file")
+    sub.add_argument("name", help="of the run, e.g. search/easynet/48")
 
     sub = command("evaluate", _evaluate, "score a run and write its results file")
     sub.add_argument("name", help="of the run")

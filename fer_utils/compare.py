@@ -161,7 +161,8 @@ def merging(
     """Does merging help? Train on one source alone and on all, with the same budget, and test on that source.
 
     Both trainings take the same number of steps, from the same seeds, and choose their epoch on the same
-    validation images, those of the one source. Writes `comparisons/merging.json` below the results.
+    validation images, those of the one source. On real data a finished run is kept, and one that was stopped
+    goes on. Writes `comparisons/merging.json` below the results.
 
     Args:
         space: gives the merged set.
@@ -175,7 +176,8 @@ def merging(
         the merged run first.
 
     Raises:
-        DataError: there is no other source to merge with.
+        DataError: there is no other source to merge with, or a finished run of that name had other settings
+            or learnt from another merged set.
     """
     faces = space.faces()
     sources = sorted(faces.index["source"].unique())
@@ -186,15 +188,17 @@ def merging(
             remedy="put CK+ or JAFFE below FER_DATA as well and run `fer merge` again",
         )
     changes = dict(train_options.pop("recipe_changes", None) or {})
+    model_options = train_options.pop("model_options", None) or {}
     batch = changes.get("batch_size") or runs.recipe_for(network, space.profile)[1].batch_size
     changes["batches"] = len(faces.split("train", alone)) // batch
     pairs = []
     for seed in seeds:
         names = [f"merging/{network}-{what}-seed{seed}" for what in ("all", alone)]
         for name, trained_on in zip(names, (None, [alone]), strict=True):
-            options = {"seed": seed, "name": name, "sources": trained_on, "validate_on": [alone]}
-            runs.train(space, network, recipe_changes=changes, **options, **train_options)
-            runs.evaluate(space, name, test=True)
+            trained(
+                space, network, name, alone, seed=seed, recipe_changes=changes, model_options=model_options,
+                test=True, sources=trained_on, validate_on=[alone], **train_options,
+            )  # fmt: skip
         pairs.append({"seed": seed} | paired(space, *names, source=alone))
     recipe = results.read(space.results / f"{names[0]}.json")["recipe"]
     report = _about(space) | {
@@ -211,7 +215,7 @@ def merging(
 
 def networks(
     space: Workspace,
-    members: Mapping[str, Sequence[str]] | None = None,
+    members: Mapping[str, Sequence[str] | None] | None = None,
     *,
     source: str = "fer2013",
     name: str = "networks",
@@ -224,7 +228,7 @@ def networks(
 
     Args:
         space: gives runs and results.
-        members: the runs of each network, by its name; by default those called `<network>-seed<n>`.
+        members: the runs of each network, by its name; none for those called `<network>-seed<n>`.
         source: whose images.
         name: of the file.
 
@@ -248,8 +252,9 @@ def networks(
         DataError: there are not two networks with results, or a run's answers are missing, stale or do not
             give the accuracy of its results file.
     """
-    members = members or {
-        n: [p.stem for p in sorted(space.results.glob(f"{n}-seed*.json"))] for n in NETWORKS
+    members = {
+        n: [p.stem for p in sorted(space.results.glob(f"{n}-seed*.json"))] if names is None else names
+        for n, names in (members or dict.fromkeys(NETWORKS)).items()
     }
     lacking = [network for network, names in members.items() if not names]
     if lacking or len(members) != 2:

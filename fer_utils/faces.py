@@ -18,6 +18,7 @@ Box = tuple[float, float, float, float]
 MARGIN = 0.0
 # Frames are scaled down to this longer side for detection; boxes are given in the frame's own pixels.
 DETECTION_SIDE = 320
+SMALLEST_FACE = 24  # pixels of the scaled frame; smaller ones are not looked for
 
 
 class FaceDetector:
@@ -33,7 +34,7 @@ class FaceDetector:
 
     @cached_property
     def _mtcnn(self) -> MTCNN:
-        return MTCNN(keep_all=True, min_face_size=24, device=self.device)
+        return MTCNN(keep_all=True, min_face_size=SMALLEST_FACE, device=self.device)
 
     def boxes(self, frame: np.ndarray) -> list[Box]:
         """All faces of a frame, the largest first.
@@ -50,6 +51,8 @@ class FaceDetector:
             image = image.resize(
                 (round(image.width / scale), round(image.height / scale)), Image.Resampling.BILINEAR
             )
+        if min(image.size) < SMALLEST_FACE:  # MTCNN stops with an error of its own
+            return []
         with torch.inference_mode():
             found, confidence = self._mtcnn.detect(image.convert("RGB"))
         if found is None:

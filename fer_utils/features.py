@@ -390,7 +390,12 @@ def _compute(view: View, frozen: FrozenPart, device: Any, bar: tqdm) -> None:
         for chunk in range(done["chunks"], -(-len(view.faces) // CHUNK)):
             start = time.perf_counter()
             rows = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, len(view.faces)))
-            features[rows[0] : rows[-1] + 1] = _chunk(view, frozen, rows, chunk, device)
+            try:
+                features[rows[0] : rows[-1] + 1] = _chunk(view, frozen, rows, chunk, device)
+            except DataError:  # going on would end here again, so its room is free for another one
+                del features
+                shutil.rmtree(view.aside)
+                raise
             features.flush()
             done = {"chunks": chunk + 1, "seconds": done["seconds"] + time.perf_counter() - start}
             write_json(view.aside / "progress.json", done)

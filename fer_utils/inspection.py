@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from fer_utils import results
+from fer_utils import results, runs
 from fer_utils.attention import Maps, class_maps, region_sensitivity
 from fer_utils.calibration import calibration, coverage_curve, risk_area
 from fer_utils.datasets.demo import demo_faces
@@ -143,7 +143,9 @@ def inspect(space: Workspace, name: str, *, images: int | None = None, pictures:
     began = time.monotonic()
     path = _weights(space, name)
     model = load_checkpoint(path)
-    faces = space.faces().split("validation", SOURCE)
+    faces = space.faces()
+    runs.refuse_another_set(path.parent, faces)
+    faces = faces.split("validation", SOURCE)
     if not len(faces):
         raise DataError(
             f"there are no validation images of {SOURCE}",

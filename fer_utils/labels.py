@@ -343,8 +343,8 @@ def _begin(folder: Path, about: dict[str, Any], resume: bool) -> None:
                 remedy="resume with the same settings, or give the new one another name",
             )
     else:
-        for old in folder.glob("fold*.npy"):
-            old.unlink()
+        for old in (*folder.glob("fold*.npy"), folder / "out-of-sample.parquet"):
+            old.unlink(missing_ok=True)
     write_json(path, about)
 
 
@@ -519,7 +519,7 @@ def crossfit(
     """
     faces = space.faces()
     votes_table, votes_file = read_votes(space.data)  # asked for now, and not after an hour of training
-    chosen = faces if sources is None else faces.where(faces.index["source"].isin(sources).to_numpy())
+    chosen = runs.of_sources(faces, sources)
     training = chosen.split("train")
     options, recipe = recipe_for(network, space.profile)
     options = options | (model_options or {})

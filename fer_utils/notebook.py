@@ -336,18 +336,27 @@ def caching_facts(report: dict[str, Any] | None) -> dict[str, str]:
         return dict.fromkeys(names, NOT_YET)
     cases, most = report["cases"], max(c["frozen_layers"] for c in report["cases"])
     largest = max(cases, key=lambda c: c["cache"]["bytes"])["cache"]
-    count = "all images" if report["images"] == "all" else f"{report['images']:,} images of each split"
+    count = "all images" if report["images"] == "all" else f"up to {report['images']:,} images of each split"
     values = (
         f"{count}, {report['epochs']} epochs of each kind in turn, {report['threads']} threads, "
         f"{report['processor']}",
         f"{largest['bytes'] / 1e9:.1f} GB",
         str(largest["views"]),
-        listed(f"{c['speedup']:.1f} times with {_case(c)}" for c in cases if c["frozen_layers"] == most),
+        listed(f"{c['speedup']:.1f} times with {_case(c)} ({'reached' if c['speedup'] >= 15 else 'missed'})"
+               for c in cases if c["frozen_layers"] == most),
         listed(percent(c["share_of_bound"], 0) for c in cases if c["frozen_layers"] < most),
-        listed(f"with {_case(c)}, p = {c['mcnemar']['p']:.2f}" for c in cases if c["mcnemar"]["p"] < 0.05)
-        or "nowhere",
-    )
+        listed(_differs(c) for c in cases if c["mcnemar"]["p"] < 0.05) or "nowhere",
+    )  # fmt: skip
     return dict(zip(names, values, strict=True))
+
+
+def _differs(case: dict[str, Any]) -> str:
+    """A case whose two networks differ, in words."""
+    plain, cached = (percent(case["validation_accuracy"][kind]) for kind in ("uncached", "cached"))
+    return (
+        f"with {_case(case)}, where {plain} are right without the cache and {cached} with it "
+        f"(p = {case['mcnemar']['p']:.2f})"
+    )
 
 
 def _case(case: dict[str, Any]) -> str:

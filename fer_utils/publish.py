@@ -14,6 +14,7 @@ from fer_utils import results
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.files import sha256, write_aside
+from fer_utils.recipes import command
 from fer_utils.seeds import mean_score
 from fer_utils.weights import SOURCES
 from fer_utils.workspace import Workspace
@@ -34,7 +35,8 @@ model = load_checkpoint("{name}")  # float images (B, 1, 64, 64), 0–1, to logi
 - **Input:** grey faces of 64×64 pixels, 0–1, scaled to {side}×{side} by the network itself.
 - **Training:** {sources}, revision `{revision}`, seed {seed}, {epochs} epochs ({hours:.1f} hours,
   {precision}, {processor}); the epoch that was best on validation was kept. Options and recipe stand in the
-  file's header and in the results file; the command stands on the book's page “The full run”.
+  file's header and in the results file; this trains it again:
+  `{command}`
 {origin}- **Classes:** {classes}.
 - **Licence:** the code is MIT. {sources} was collected for research; use the weights for research.
 
@@ -162,8 +164,16 @@ def publish(space: Workspace, run: str, folder: Path) -> Path:
 
 
 def alike(folder: Path, run: str) -> list[dict[str, Any]]:
-    """Results of a run and of all others that differ from it in the seed alone, by their names."""
-    return results.read_all(folder, re.sub(r"(?<=-seed)\d+$", "*", run) + ".json")
+    """Results of a run and of all others that differ from it in the seed alone: their numbers, too."""
+    found = results.read_all(folder, re.sub(r"(?<=-seed)\d+$", "*", run) + ".json")
+    asked = next(_without_seed(result) for result in found if result["name"] == run)
+    return [result for result in found if _without_seed(result) == asked]
+
+
+def _without_seed(result: dict[str, Any]) -> dict[str, Any]:
+    """What a training depends on, but for its seed."""
+    same = {key: result.get(key) for key in ("model", "data", "precision", "teachers", "labels", "cached")}
+    return same | {"recipe": result["recipe"] | {"seed": None}}
 
 
 def card(name: str, run: str, result: dict[str, Any], seeds: Sequence[dict[str, Any]]) -> str:
@@ -201,6 +211,7 @@ def card(name: str, run: str, result: dict[str, Any], seeds: Sequence[dict[str, 
         date=result["date"],
         side=options.get("image_size") or options.get("input_size", 64),
         hours=result["training_seconds"] / 3600,
+        command=command(result),
         precision=result["precision"],
         processor=result["processor"],
         seed=result["recipe"]["seed"],

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from fer_utils.augment import Augment
+from fer_utils.models import build
 from fer_utils.training import Recipe, default_precision
 from fer_utils.workspace import Profile
 
@@ -60,3 +64,54 @@ def recipe_for(network: str, profile: Profile) -> tuple[dict[str, Any], Recipe]:
             recipe, batch_size=GPU_BATCHES * recipe.batch_size, lr=GPU_BATCHES * recipe.lr
         )
     return options, recipe
+
+
+def command(result: Mapping[str, Any]) -> str:
+    """The `fer train` line that makes a run again, by its results file.
+
+    Args:
+        result: as `results.read` gives it.
+
+    Returns:
+        The command, as a shell takes it: what differs from the network's recipe on a processor. Batch and
+        learning rate are always told, since that recipe has others on a GPU.
+    """
+    network, profile = result["model"]["name"], result["profile"]
+    options, recipe = RECIPES[profile][network]
+    words = ["fer", "train", network, "--name", result["name"], "--seed", result["recipe"]["seed"]]
+    words += ["--profile", profile] if profile != "full" else []
+    if set(result["data"]["trained_on"]) != set(result["data"]["sources"]):
+        words += ["--sources", *result["data"]["trained_on"]]
+    then, usual = _flat(Recipe.from_dict(result["recipe"])), _flat(recipe)
+    told = {"batch_size", "lr"} | {name for name in then if name not in usual or then[name] != usual[name]}
+    words += given("--set", {name: then[name] for name in then if name in told and name != "seed"})
+    usual = build(network, **options).options
+    own = result["model"]["options"]
+    words += given("--option", {name: value for name, value in own.items() if value != usual.get(name)})
+    teachers, labels, cached = (result.get(key) for key in ("teachers", "labels", "cached"))
+    if teachers:
+        words += ["--teachers", *teachers["checkpoints"]]
+    if labels:
+        words += ["--labels", labels["kind"]]
+    if labels or teachers:
+        words += ["--share", f"{(labels or teachers)['share']:g}"]
+    if cached:
+        words += ["--cache", cached["views"], "--cache-dtype", cached["dtype"]]
+    return shlex.join(map(str, [*words, "--precision", result.get("precision", "32-true")]))
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's fields with those of its augmentation beside them, as ``--set`` takes them."""
+    fields = recipe.as_dict()
+    augment = fields.pop("augment")
+    return fields | (
+        {"augment": None} if augment is None else {f"augment.{name}": v for name, v in augment.items()}
+    )
+
+
+def given(option: str, values: Mapping[str, Any]) -> list[str]:
+    """Settings as words of a command: each with its option, ``--set`` or ``--option``, before it."""
+    words = []
+    for name, value in values.items():
+        words += [option, f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    return words

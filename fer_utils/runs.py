@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -12,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import lightning as L
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from torch import nn
 
 from fer_utils import features, results, soft
@@ -25,7 +27,7 @@ from fer_utils.faces import FaceDetector, face_image
 from fer_utils.files import sha256, write_json, write_table
 from fer_utils.models import FaceNet, build
 from fer_utils.recipes import recipe_for
-from fer_utils.training import Fit, Recipe, check_recipe, default_precision, fit
+from fer_utils.training import Fit, Recipe, check_recipe, check_settings, default_precision, fit
 from fer_utils.votes import LabelKind, join, read_votes, second_question, soft_labels
 from fer_utils.weights import load_checkpoint, save_checkpoint
 from fer_utils.workspace import Workspace
@@ -89,16 +91,20 @@ def train(
             f"labels is {labels!r}; it must be one of {', '.join(get_args(LabelKind))}, "
             "and not ferplus with teachers"
         )
+    if "seed" in (recipe_changes or {}):
+        raise ValueError("the seed is no setting to change: give it as --seed, which also names the run")
+    if share is not None and labels == "own" and not teachers:
+        raise ValueError("a share belongs to teachers or votes, and there are neither")
     options, recipe = recipe_for(network, space.profile)
     recipe = change(dataclasses.replace(recipe, seed=seed), recipe_changes or {})
     faces = space.faces()
-    training = _of(faces, sources).split("train")
-    validation = _of(faces, validate_on or sources).split("validation")
+    training = of_sources(faces, sources).split("train")
+    validation = of_sources(faces, validate_on or sources).split("validation")
     L.seed_everything(seed, verbose=False)
     options = options | (model_options or {})
     try:
         model = build(network, **options)
-    except TypeError as error:  # what torch says of a word where a number belongs
+    except (TypeError, IndexError, RuntimeError) as error:  # what torch says of options that do not fit
         raise ValueError(f"{network} cannot be built with {options}: {error}") from None
     if isinstance(model, FaceNet):
         model.load_pretrained(training)
@@ -121,6 +127,8 @@ def train(
         "revision": results.revision(),
     }
     targets = None
+    for teacher in teachers or ():
+        refuse_another_set(space.runs / teacher, faces)
     if teachers:
         told, checkpoints = soft.answers(space, teachers, training)
         teaching = 0.7 if share is None or labels == "both" else share
@@ -143,6 +151,7 @@ def train(
             return _finished(folder, faces)
     if cached is not None:
         store = _features(space, model, training, validation, recipe, cached, cache_dtype, fit_options)
+    check_settings(model, recipe, fit_options)
     # Weights of an earlier run must not pass for those of this one, should it be stopped.
     (folder / "model.safetensors").unlink(missing_ok=True)
     # What the cache took is for the results file; the weights' header is the same however long it took.
@@ -183,8 +192,22 @@ def _features(
     )
 
 
-def _of(faces: FaceSet, sources: list[str] | None) -> FaceSet:
-    return faces if sources is None else faces.where(faces.index["source"].isin(sources).to_numpy())
+def of_sources(faces: FaceSet, sources: list[str] | None) -> FaceSet:
+    """The faces of some sources, or all of them.
+
+    Raises:
+        DataError: the merged set holds no faces of one of them; names those that it holds.
+    """
+    if sources is None:
+        return faces
+    held = sorted(faces.index["source"].unique())
+    if missing := sorted(set(sources) - set(held)):
+        raise DataError(
+            f"no faces of a source {missing[0]!r}",
+            file=faces.path,
+            remedy=f"name one of {', '.join(held)}, or merge the other one first",
+        )
+    return faces.where(faces.index["source"].isin(sources).to_numpy())
 
 
 def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: Any) -> Fit:
@@ -200,9 +223,13 @@ def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: A
         **options: passed to `train`.
     """
     folder = space.runs / (options.get("name") or f"{network}-seed{seed}")
-    if space.profile == "full" and (folder / "model.safetensors").exists():
-        return _finished(folder, space.faces())
-    return train(space, network, seed=seed, resume=space.profile == "full", **options)
+    faces, full = space.faces(), space.profile == "full"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # `make book` runs two chapters at once, and they share networks.
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if full and (folder / "model.safetensors").exists():
+            return _finished(folder, faces)
+        return train(space, network, seed=seed, resume=full, **options)
 
 
 def _merged(faces: FaceSet) -> str:
@@ -210,7 +237,7 @@ def _merged(faces: FaceSet) -> str:
     return hashlib.sha256(json.dumps(faces.manifest["checksums"], sort_keys=True).encode()).hexdigest()
 
 
-def _refuse_another_set(folder: Path, faces: FaceSet) -> None:
+def refuse_another_set(folder: Path, faces: FaceSet) -> None:
     """Raise DataError where a run notes another merged set than this; older runs note none."""
     path = folder / "run.json"
     about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -219,12 +246,12 @@ def _refuse_another_set(folder: Path, faces: FaceSet) -> None:
         raise DataError(
             "the run was trained on another merged set: images that it learnt from may be test images now",
             file=path,
-            remedy=f"train it again (`fer train … --name {name}`), or merge as you did before",
+            remedy=f"train it again (`fer train … --name {name}`, or remove its folder), or merge as before",
         )
 
 
 def _finished(folder: Path, faces: FaceSet) -> Fit:
-    _refuse_another_set(folder, faces)
+    refuse_another_set(folder, faces)
     return Fit(load_checkpoint(folder / "model.safetensors"), pd.read_csv(folder / "history.csv"), folder)
 
 
@@ -240,6 +267,22 @@ def _check_same_run(path: Path, now: dict[str, Any]) -> None:
             file=path,
             remedy="resume with the same settings, or give the new run another name",
         )
+
+
+# What fields of a recipe can be, beside being numbers.
+RANGES = {
+    "epochs": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "batches": (0, math.inf),
+    "lr": (0, math.inf),
+    "momentum": (0, 1),
+    "weight_decay": (0, math.inf),
+    "warmup": (0, 1),
+    "label_smoothing": (0, 1),
+    "mixup": (0, math.inf),
+    "ema": (0, 1),
+    "clip": (0, math.inf),
+}
 
 
 def change(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
@@ -269,8 +312,10 @@ def _check_value(name: str, value: Any, kind: Any) -> None:
     elif kind in (int, float):
         fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
         wanted = "a whole number" if kind is int else "a number"
-        if name in ("epochs", "batch_size"):
-            fits, wanted = fits and value > 0, "a whole number above 0"
+        least, most = RANGES.get(name, (-math.inf, math.inf))
+        if fits and not least <= value <= most:  # which not-a-number is not either
+            fits = False
+            wanted += f" of at least {least:g}" + (f" and at most {most:g}" if most < math.inf else "")
     else:
         fits, wanted = (
             value is None or isinstance(value, Augment),
@@ -313,7 +358,7 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
             remedy=f"run `fer train … --name {name}`, with --resume if it was stopped",
         ) from None
     faces = space.faces()
-    _refuse_another_set(folder, faces)
+    refuse_another_set(folder, faces)
     out = space.results / f"{name}.json"
     result = results.describe_run(
         name, space.profile, model, about, recipe, history, faces, folder / "model.safetensors"
@@ -359,7 +404,7 @@ def predict_files(
     model = model or load_checkpoint(checkpoint)
     detector, rows = FaceDetector(), []
     for path in paths:
-        image, found = face_image(read_grey(path), detector)
+        image, found = face_image(read_grey(path, upright=True), detector)
         probabilities = predict(model, image[None])[0]
         rows.append(
             {

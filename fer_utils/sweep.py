@@ -47,7 +47,7 @@ from fer_utils import features, results, runs
 from fer_utils.errors import DataError
 from fer_utils.files import sha256
 from fer_utils.models import build
-from fer_utils.recipes import POSTER_FREEZE, recipe_for
+from fer_utils.recipes import POSTER_FREEZE, given, recipe_for
 from fer_utils.training import Fit, default_precision
 from fer_utils.workspace import Profile, Workspace
 
@@ -193,9 +193,7 @@ def settings(optimizer: str, draw: Mapping[str, Any], seed: int, budget: Mapping
 def command(name: str, how: Mapping[str, Any], profile: Profile, precision: str) -> str:
     """The command line that trains like `settings`."""
     words = ["fer", "train", NETWORK, "--profile", profile, "--name", name, "--seed", how["seed"]]
-    for option, given in (("--set", how["recipe_changes"]), ("--option", how["model_options"])):
-        for key, value in given.items():
-            words += [option, f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    words += given("--set", how["recipe_changes"]) + given("--option", how["model_options"])
     words += ["--cache", how["cached"], "--precision", precision]
     return shlex.join(map(str, words))
 

@@ -13,7 +13,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -33,6 +34,8 @@ from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.files import write_aside, write_json
+
+TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # options of `fit` for Lightning
 
 
 @dataclass(frozen=True)
@@ -478,6 +481,9 @@ def fit(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / "last.ckpt"
+    on = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes, "strategy": strategy}
+    on["precision"] = precision or default_precision(accelerator)
+    check_settings(model, recipe, on)
     if resume:
         check_recipe(folder, recipe)
     write_json(folder / "recipe.json", recipe.as_dict())
@@ -498,11 +504,7 @@ def fit(
         callbacks.append(TQDMProgressBar(refresh_rate=20))
     with _quiet():
         trainer = L.Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=num_nodes,
-            strategy=strategy,
-            precision=precision or default_precision(accelerator),
+            **on,
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip or None,
             limit_train_batches=recipe.batches or 1.0,
@@ -562,6 +564,27 @@ def default_precision(accelerator: str = "auto") -> str:
     """Mixed half precision on a GPU, single precision elsewhere; in Lightning's words."""
     on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
     return "16-mixed" if on_gpu else "32-true"
+
+
+def check_settings(model: nn.Module, recipe: Recipe, options: Mapping[str, Any]) -> None:
+    """Refuse what a training could not begin with, before anything of an earlier run is removed for it.
+
+    Args:
+        model: the network.
+        recipe: how to train it.
+        options: as for `fit`; those for `lightning.Trainer` are looked at.
+
+    Raises:
+        ValueError: Lightning knows no such device, strategy or precision, or the recipe does not fit the
+            network.
+    """
+    on = {name: options[name] for name in TRAINER if options.get(name) is not None}
+    with _quiet():
+        try:
+            L.Trainer(**on, logger=False, enable_checkpointing=False)
+        except (MisconfigurationException, RuntimeError) as error:
+            raise ValueError(str(error)) from None
+    make_optimizer(model, recipe)
 
 
 def check_recipe(folder: Path, recipe: Recipe) -> None:

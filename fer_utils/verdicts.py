@@ -242,10 +242,20 @@ def _nesterov(folder: Path) -> Ruling:
     sgd, adam = (_finite(report["optimizers"][o][:tried]) for o in ("sgd", "adam"))
     top = gap(*([{"accuracy": v.max(), "images": report["images"]}] for v in (sgd, adam)))
     typical = points(float(np.median(sgd) - np.median(adam)))
-    return _by(top, 0.0, f"After {tried} trials each, the best with Nesterov momentum is at "
-               f"{percent(sgd.max())}, the best with Adam at {percent(adam.max())}: {top}, the luck of "
-               "the images counted for each by itself; the median trials differ by "
-               f"{typical} points")  # fmt: skip
+    said = (
+        f"After {tried} trials each, the best with Nesterov momentum is at {percent(sgd.max())}, the best "
+        f"with Adam at {percent(adam.max())}: {top}, the luck of the images counted for each by itself; the "
+        f"median trials differ by {typical} points"
+    )
+    again = [report.get("best", {}).get(o, {}).get("again") or [] for o in ("sgd", "adam")]
+    more = ""
+    if all(again):
+        with_sgd, with_adam = (percent(float(np.mean(values))) for values in again)
+        more = (
+            f" Trained again with {len(again[0])} other seeds, the two best settings reach {with_sgd} "
+            f"(Nesterov) and {with_adam} (Adam) on average."
+        )
+    return _by(top, 0.0, said, more=more)
 
 
 def _tuning(folder: Path) -> Ruling:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock
+
 from fer_utils.datasets import read_sources
 from fer_utils.datasets.demo import write_demo
 from fer_utils.datasets.faceset import FaceSet
@@ -59,7 +61,8 @@ class Workspace:
             anew: in the demo profile, draw and merge them even if they are there.
 
         Raises:
-            DataError: in the full profile, nothing has been merged yet.
+            DataError: in the full profile, nothing has been merged yet; in the demo profile, the data lie
+                elsewhere than where drawn faces go, and would be deleted.
         """
         if (self.faceset / "manifest.json").exists() and not (anew and self.profile == "demo"):
             return FaceSet.open(self.faceset)
@@ -70,9 +73,19 @@ class Workspace:
                 remedy="put the data sets below FER_DATA and run `fer merge`; "
                 "`fer data` shows what was found and where to get the rest",
             )
-        shutil.rmtree(self.data, ignore_errors=True)
-        write_demo(self.data)
-        return merge(read_sources(self.data), self.faceset, progress=False)
+        if self.data != self.build / "data":
+            raise DataError(
+                "the demo profile draws its own faces, and this is not where they go",
+                file=self.data,
+                remedy="leave the folder of the data out, or take the full profile",
+            )
+        self.build.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.build / "faces.lock"):  # `make book` runs two chapters at once
+            if anew or not (self.faceset / "manifest.json").exists():
+                shutil.rmtree(self.data, ignore_errors=True)
+                write_demo(self.data)
+                return merge(read_sources(self.data), self.faceset, progress=False)
+        return FaceSet.open(self.faceset)
 
 
 def workspace(profile: Profile = "demo") -> Workspace:

@@ -232,7 +232,7 @@ def untrained(monkeypatch):
         (("--swap", "jaffe", "happy", "disgust"), "'disgust' cannot be exchanged; name two of angry"),
         (("--swap", "jaffe", "sad", "sad"), "cannot be exchanged"),
         (("--set", "speed=3"), "a recipe has no field 'speed'"),
-        (("--epochs", "0"), "epochs is 0; it must be a whole number above 0"),
+        (("--epochs", "0"), "epochs is 0; it must be a whole number of at least 1"),
         (("--option", "depth=3"), "emonet has no option 'depth'"),
         (("--option", "width=wide"), "emonet cannot be built with"),
         (("--option", "width"), "'width' is not of the form name=value"),

@@ -46,6 +46,17 @@ def test_both_trainings_have_the_same_budget_and_judge(space, report):
     assert json.loads((space.results / "comparisons" / "merging.json").read_text()) == report
 
 
+def test_finished_trainings_are_kept_on_real_data(three_sources, tmp_path, monkeypatch):
+    (tmp_path / "faceset").symlink_to(three_sources.path)
+    space = Workspace("full", tmp_path / "data", tmp_path, tmp_path / "results")
+    first = compare.merging(space, seeds=(0,), verbose=False, **TINY)
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert compare.merging(space, seeds=(0,), verbose=False, **TINY)["pairs"] == first["pairs"]
+    other = TINY | {"recipe_changes": TINY["recipe_changes"] | {"lr": 0.1}}
+    with pytest.raises(DataError, match=r"other settings than the comparison asks for: lr is 0.05, not 0.1"):
+        compare.merging(space, seeds=(0,), verbose=False, **other)
+
+
 def test_the_test_is_mcnemars_on_the_kept_answers(space, report):
     first, second = report["pairs"][0]["runs"]
     tables = [

@@ -469,6 +469,7 @@ def test_what_half_precision_cannot_hold_is_refused(toy_faces, tmp_path):
         large.trunk.pool1[1].weight *= 1e6
     with pytest.raises(DataError, match=r"leave the range of half precision.*--cache-dtype float32"):
         make(toy_faces, tmp_path, large)
+    assert not list(tmp_path.glob("*.partial"))
     large = net()
     with torch.no_grad():
         large.trunk.pool1[1].weight *= 1e6

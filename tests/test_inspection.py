@@ -447,6 +447,15 @@ def test_published_networks_can_be_looked_at(space, toy, tmp_path, monkeypatch):
     assert path.name == "easynet.json" and inspection.read(path)["name"] == "easynet"
 
 
+def test_runs_of_another_merged_set_are_not_looked_at(space):
+    path = space.runs / "toy" / "run.json"
+    whole = path.read_bytes() if path.exists() else None
+    path.write_text(json.dumps({"name": "toy", "merged": "0" * 64}), encoding="utf-8")
+    with pytest.raises(DataError, match="another merged set"):
+        inspection.inspect(space, "toy", images=6, pictures=3)
+    path.unlink() if whole is None else path.write_bytes(whole)
+
+
 @pytest.mark.parametrize("name", ["nothing", "unfinished"])
 def test_what_is_not_there_is_said(space, name, capsys):
     (space.runs / "unfinished").mkdir()

@@ -304,6 +304,13 @@ def test_a_stopped_cross_validation_goes_on_and_ends_the_same(space, tmp_path, m
         cross(other, tmp_path / "cut", resume=True)
     with pytest.raises(ValueError, match="at least two"):
         cross(space.faces(), tmp_path / "one", folds=1)
+    # What begins anew must not leave the answers of the one before to pupils.
+    (tmp_path / "cut" / "out-of-sample.parquet").touch()
+    monkeypatch.setattr(labels, "fit", stops)
+    calls[1:] = []
+    with pytest.raises(KeyboardInterrupt):
+        cross(space.faces(), tmp_path / "cut")
+    assert not (tmp_path / "cut" / "out-of-sample.parquet").exists()
 
 
 def test_doubted_labels_are_measured_as_by_hand():

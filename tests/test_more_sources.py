@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from layouts import affectnet_tree, annotation, expw_tree, rafdb_tree, refused, save, write
+from layouts import affectnet_tree, annotation, expw_tree, noise, rafdb_tree, refused, save, write
 from PIL import Image
 
 from fer_utils.datasets import affectnet, expw, rafdb
@@ -29,6 +29,21 @@ def test_rafdb(tmp_path, place, suffix):
     assert source.cropped
     for row, origin in enumerate(source.table["origin"]):
         np.testing.assert_array_equal(source.images[row], np.asarray(Image.open(tmp_path / origin)))
+
+
+def test_rafdb_gets_a_validation_split(tmp_path):
+    rafdb_tree(tmp_path)
+    names = [f"train_{i:05d}" for i in range(100, 124)]
+    for i, name in enumerate(names):
+        save(tmp_path / "Image" / "aligned" / f"{name}_aligned.jpg", noise(1, 100, i)[0])
+    labels = tmp_path / "EmoLabel" / "list_patition_label.txt"
+    lines = "".join(f"{name}.jpg {4 + i % 2}\n" for i, name in enumerate(names))
+    labels.write_text(labels.read_text(encoding="utf-8") + lines, encoding="utf-8")
+    source = read(rafdb, tmp_path)
+    held = source.table[source.table["split"] == "validation"]
+    assert sorted(held["emotion"]) == sorted([RAFDB[4], RAFDB[5]])  # one in eight of twelve or thirteen
+    assert "2 training images, every eighth of a class, are the validation split" in source.notes[0]
+    assert (source.table["split"] == "test").sum() == 2
 
 
 def test_rafdb_with_folders_nested_and_with_windows_line_ends(tmp_path):

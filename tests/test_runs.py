@@ -2,20 +2,25 @@
 
 import dataclasses
 import json
+import shlex
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from fer_utils import cli, publish, results, runs
+from fer_utils import workspace as workspace_module
 from fer_utils.augment import Augment
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.files import sha256
 from fer_utils.models import EasyNet, build
+from fer_utils.recipes import command
 from fer_utils.training import Recipe
-from fer_utils.weights import SOURCES, save_checkpoint
+from fer_utils.weights import SOURCES, load_checkpoint, save_checkpoint
 from fer_utils.workspace import Workspace, workspace
 
 CODES = (0, 2, 3, 4, 5, 6)  # FER2013's codes of the six classes
@@ -216,6 +221,27 @@ def test_resuming_another_network_or_other_options_is_refused(space, capsys):
     assert sha256(space.runs / "toy" / "model.safetensors") == before
 
 
+@pytest.mark.parametrize(
+    "wrong", [("--precision", "bf16mixed"), ("--accelerator", "abacus"), ("--set", "lr_decay=0.5")]
+)
+def test_what_cannot_begin_takes_nothing_away(space, capsys, wrong):
+    folder = space.runs / "toy"
+    before = {path.name: sha256(path) for path in folder.iterdir()}
+    refused(capsys, "train", "easynet", "--name", "toy", *SMALL, *PLAIN, *wrong)
+    assert {path.name: sha256(path) for path in folder.iterdir()} == before
+
+
+def test_no_teacher_of_another_merged_set(space):
+    path = space.runs / "toy" / "run.json"
+    whole = path.read_bytes()
+    path.write_text(json.dumps(json.loads(whole) | {"merged": "0" * 64}), encoding="utf-8")
+    try:
+        with pytest.raises(DataError, match=r"toy/run.json: the run was trained on another merged set"):
+            runs.train(space, "easynet", name="pupil", teachers=["toy"])
+    finally:
+        path.write_bytes(whole)
+
+
 def test_resuming_a_finished_run_leaves_its_weights_as_they_are(space, capsys, monkeypatch):
     before = sha256(space.runs / "toy" / "model.safetensors")
     monkeypatch.setattr(results, "revision", lambda: "another")
@@ -272,8 +298,12 @@ def test_a_recipe_is_changed_field_by_field():
         ("lr", "much", "must be a number"),
         ("lr", True, "must be a number"),
         ("epochs", 2.5, "must be a whole number"),
-        ("epochs", 0, "above 0"),
-        ("batch_size", -1, "above 0"),
+        ("epochs", 0, "whole number of at least 1"),
+        ("batch_size", -1, "whole number of at least 1"),
+        ("lr", float("nan"), "at least 0"),
+        ("clip", -1, "at least 0"),
+        ("label_smoothing", 2, "at least 0 and at most 1"),
+        ("ema", 1.5, "at least 0 and at most 1"),
         ("schedule", "step", "one of onecycle, cosine, constant"),
         ("optimizer", "lion", "one of sgd, adam"),
         ("augment", 5, "augment.flip=0"),
@@ -333,6 +363,30 @@ def test_a_card_tells_where_the_weights_began_and_who_taught(space):
     (space.results / "toy.json").unlink()
 
 
+def test_a_results_file_tells_its_command(space):
+    how = ["--set", "augment.degrees=5", "--set", "optimizer=adam", "--set", "mixup=0.1"]
+    how += ["--teachers", "toy", "--share", "0.25", *SMALL]
+    assert cli.main(["train", "easynet", "--name", "told", "--seed", "3", *how]) == 0
+    told = command(results.read(runs.evaluate(space, "told")))
+    assert told.startswith("fer train easynet --name told --seed 3 ") and "'widths=[4, 8, 8]'" in told
+    again = [word.replace("told", "again") for word in shlex.split(told)[1:]]
+    assert cli.main(again) == 0
+    weights, other = (load_checkpoint(space.runs / n / "model.safetensors") for n in ("told", "again"))
+    assert all(torch.equal(a, b) for a, b in zip(weights.parameters(), other.parameters(), strict=True))
+    (space.results / "told.json").unlink()
+
+
+def test_commands_tell_sources_votes_and_caches(space):
+    result = results.read(runs.evaluate(space, "toy"))
+    (space.results / "toy.json").unlink()
+    more = {"labels": {"kind": "both", "share": 0.5}, "cached": {"views": 4, "dtype": "float32"}}
+    more["data"] = result["data"] | {"sources": {"fer2013": {}, "jaffe": {}}}
+    told = command(result | more)
+    for words in ("--sources fer2013", "--labels both --share 0.5", "--cache 4 --cache-dtype float32",
+                  "--set augment=null"):  # fmt: skip
+        assert words in told
+
+
 def test_a_card_tells_what_all_seeds_of_a_recipe_reach(space):
     first = results.read(runs.evaluate(space, "toy", test=True))
     judged = first["test"]["fer2013"]
@@ -345,7 +399,11 @@ def test_a_card_tells_what_all_seeds_of_a_recipe_reach(space):
     assert f"{np.mean([result['test']['fer2013']['accuracy'] for result in (first, other)]):.2%}" in card
     alone = publish.alike(space.results, "net-both-seed0")
     assert "No other seed" in publish.card("net", "net-both-seed0", other, alone)
-    for name in ("toy", "net-seed0", "net-seed12", "net-both-seed0"):
+    # Another recipe under the same name is another network.
+    results.write(other | {"name": "net-seed2", "recipe": first["recipe"] | {"lr": 9.0}},
+                  space.results / "net-seed2.json")  # fmt: skip
+    assert publish.alike(space.results, "net-seed0") == alike
+    for name in ("toy", "net-seed0", "net-seed12", "net-seed2", "net-both-seed0"):
         (space.results / f"{name}.json").unlink()
 
 
@@ -361,6 +419,41 @@ def test_predict_reads_the_largest_face_or_the_centre(space, capsys, tmp_path):
     assert (table["emotion"] == table[list(CLASSES)].idxmax(axis=1)).all()
 
 
+def test_photos_are_turned_as_their_camera_says(made, tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (90, 60), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    Image.fromarray(np.rot90(image)).save(tmp_path / "sideways.png", exif=exif)
+    table = runs.predict_files([tmp_path / "upright.png", tmp_path / "sideways.png"], "none", model=EasyNet())
+    assert table.loc[0, list(CLASSES)].tolist() == table.loc[1, list(CLASSES)].tolist()
+
+
+def test_the_smallest_images_are_answered_too(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, shape in zip(paths, ((20, 20), (60, 23), (4200, 300)), strict=True):
+        Image.fromarray(np.zeros(shape, np.uint8)).save(path)
+    assert runs.predict_files(paths, "none", model=EasyNet())["face"].tolist() == ["centre crop"] * 3
+
+
+def test_drawn_faces_are_never_put_in_the_place_of_data(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "fer2013.csv").write_text("rare", encoding="utf-8")
+    space = Workspace("demo", tmp_path / "mine", tmp_path / "build", tmp_path / "results")
+    with pytest.raises(DataError, match="draws its own faces"):
+        space.faces()
+    assert (tmp_path / "mine" / "fer2013.csv").read_text(encoding="utf-8") == "rare"
+
+
+def test_chapters_that_begin_at_once_draw_faces_once(tmp_path, monkeypatch):
+    drawn, write = [], workspace_module.write_demo
+    monkeypatch.setattr(workspace_module, "write_demo", lambda root: (drawn.append(root), write(root)))
+    space = Workspace("demo", tmp_path / "data", tmp_path, tmp_path / "results")
+    with ThreadPoolExecutor(2) as pool:
+        sets = list(pool.map(lambda _: space.faces(), range(2)))
+    assert len(drawn) == 1 and len(sets[0]) == len(sets[1]) > 0
+
+
 def test_a_loaded_network_predicts_without_a_checkpoint(tmp_path):
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "a.png")
     assert len(runs.predict_files([tmp_path / "a.png"], "none", model=EasyNet().eval())) == 1
@@ -373,14 +466,20 @@ def test_a_loaded_network_predicts_without_a_checkpoint(tmp_path):
         (["merge", "--sources", "jaffe"], "JAFFE is not below this folder"),
         (["merge", "--data", "nowhere"], "the folder of the data is missing"),
         (["merge", "--out", "data"], "something other than a merged set"),
-        (["train", "easynet", "--sources", "jaffe", "--name", "x"], "there are no training images"),
+        (["train", "easynet", "--sources", "fer2013", "jaffe"], "no faces of a source 'jaffe'"),
+        (["train", "easynet", "--profile", "demo", "--data", "data"], "draws its own faces"),
+        (["train", "easynet", "--set", "seed=3"], "give it as --seed"),
+        (["train", "easynet", "--share", "0.5"], "there are neither"),
+        (["publish", "toy", "--profile", "demo"], "with --out"),
         (["train", "easynet", "--set", "lr"], "'lr' is not of the form name=value"),
         (["train", "easynet", "--set", "rate=1"], "no field 'rate'"),
         (["train", "easynet", "--set", "augment.turn=1"], "no field 'augment.turn'"),
         (["train", "easynet", "--set", "schedule=step"], "one of onecycle"),
-        (["train", "easynet", "--epochs", "0"], "above 0"),
+        (["train", "easynet", "--epochs", "0"], "at least 1"),
         (["train", "easynet", "--option", "height=3"], "easynet has no option 'height'"),
         (["train", "easynet", "--option", "dropout=much"], "cannot be built"),
+        (["train", "easynet", "--option", "widths=[4, 8]"], "cannot be built"),
+        (["train", "easynet", "--option", "image_size=4"], "cannot be built"),
         (["train", "easynet", "--name", "x", "--accelerator", "abacus"], "abacus"),
         (["train", "easynet", "--name", "x", "--devices", "some"], "--devices is 'some'"),
         (["train", "easynet", "--name", "x", "--devices", "0"], "devices='0'"),

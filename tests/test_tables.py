@@ -142,11 +142,14 @@ def test_caching_is_told_with_its_spread_and_its_bound():
     assert row["times as fast"] == "19.09 (17.50 to 22.73)" and row["reached"] == "76 %"
     assert row["accuracy"] == "55.1 %" and row["accuracy with the cache"] == "54.8 %"
     facts = notebook.caching_facts(CACHING)
-    assert facts["caching-how"].startswith("8,000 images of each split, 3 epochs")
+    assert facts["caching-how"].startswith("up to 8,000 images of each split, 3 epochs")
     assert facts["caching-size"] == "0.1 GB" and facts["caching-views"] == "4"
-    assert facts["caching-heads"] == "19.1 times with the poster's head and 256 images a batch"
+    assert facts["caching-heads"] == "19.1 times with the poster's head and 256 images a batch (reached)"
     assert facts["caching-share"] == "80 %"
-    assert facts["caching-differ"] == "with all above block8 and 64 images a batch, p = 0.04"
+    assert facts["caching-differ"].startswith("with all above block8 and 64 images a batch, where")
+    assert facts["caching-differ"].endswith("(p = 0.04)")
+    slower = CACHING | {"cases": [case | {"speedup": 14.9} for case in CACHING["cases"]]}
+    assert notebook.caching_facts(slower)["caching-heads"].endswith("(missed)")
     assert notebook.caching_table(None).index[0] == notebook.NOT_YET
     assert set(notebook.caching_facts(None)) == set(facts)
 

@@ -138,6 +138,9 @@ def test_answers_of_other_weights_are_refused(space, report):
     path.write_text(written)
     with pytest.raises(DataError, match="no results of facenet"):
         compare.networks(space, {"easynet": RUNS["easynet"], "facenet": []})
+    # What is named of one network holds, and the other one's default with it.
+    some = compare.networks(space, {"easynet": ["easynet-seed1"], "facenet": None}, name="some")
+    assert set(some["runs"]) == {"easynet-seed1"} | {n for n in report["runs"] if n.startswith("facenet")}
 
 
 def test_lost_or_old_answers_are_made_again_when_the_test_is_asked_for(space):
@@ -497,6 +500,12 @@ def test_optimisers_are_judged_on_equal_budgets(tmp_path):
     write(tmp_path, "sweeps/facenet.json", sweep([0.6], sgd=[0.6, 0.66], adam=[None, 0.7]))
     sentence = verdict(tmp_path, "Nesterov").sentence
     assert "the contrary was shown" in sentence and "counted for each by itself" in sentence
+    report = sweep([0.6], sgd=[0.6, 0.66], adam=[None, 0.7])
+    report["best"] = {"sgd": {"again": [0.61, 0.63]}, "adam": {"again": [0.69, 0.73]}}
+    write(tmp_path, "sweeps/facenet.json", report)
+    assert "with 2 other seeds, the two best settings reach 62.0 % (Nesterov) and 71.0 % (Adam)" in (
+        verdict(tmp_path, "Nesterov").sentence
+    )
 
 
 def depth_report(**accuracies):

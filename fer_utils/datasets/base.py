@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fer_utils.emotions import EMOTIONS
 from fer_utils.errors import DataError
@@ -38,8 +38,12 @@ class ImageFiles:
         return read_grey(self.paths[i])
 
 
-def read_grey(path: Path) -> np.ndarray:
+def read_grey(path: Path, *, upright: bool = False) -> np.ndarray:
     """Decode an image file to grey.
+
+    Args:
+        path: the file.
+        upright: turn it as its EXIF note on orientation says, as phones leave it to the viewer to do.
 
     Returns:
         uint8 array (H, W), values 0–255; colour is converted with ITU-R 601-2 luma (Pillow's mode ``L``).
@@ -51,7 +55,7 @@ def read_grey(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             deep = image.mode.startswith(("I", "F"))
-            grey = np.asarray(image.convert("L"))
+            grey = np.asarray((ImageOps.exif_transpose(image) if upright else image).convert("L"))
     except FileNotFoundError:
         raise DataError("the image file is missing", file=path, remedy="unpack the data set again") from None
     except PermissionError as error:

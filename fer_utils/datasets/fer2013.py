@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections import Counter
 from pathlib import Path
 
 from fer_utils.datasets.base import SPLITS, FaceSource, ImageFiles, Reader
@@ -18,6 +17,7 @@ from fer_utils.datasets.layouts import (
     class_folders,
     face_table,
     find_tables,
+    hold_out,
     named_folders,
     read_pixel_csv,
     subfolders,
@@ -28,7 +28,6 @@ from fer_utils.datasets.pixels import read_header
 from fer_utils.emotions import CLASSES, FER2013, FOLDER_NAMES
 from fer_utils.errors import DataError
 
-HELD_OUT = 8  # of a class's training images, the share of one in so many is about the size of PublicTest
 REMEDY = "put fer2013.csv, icml_face_data.csv, or train/ and test/ with a folder for each class there"
 SPLIT_OF_FOLDER = {
     "train": "train",
@@ -141,8 +140,7 @@ def _read_folders(path: Path, root: Path) -> FaceSource:
             "private test set (together 7,178 images): all of them are the test split"
         )
         if "validation" not in splits:
-            count = _hold_out(emotions, splits)
-            notes.append(f"so {count:,} training images, every eighth of a class, are the validation split")
+            notes.append(f"so {hold_out(emotions, splits)}")
     if missing := sorted(set(CLASSES) - set(emotions)):
         notes.append(f"no images of {', '.join(missing)}")
     images = [image for image, *_ in faces]
@@ -150,17 +148,6 @@ def _read_folders(path: Path, root: Path) -> FaceSource:
     return FaceSource(
         "fer2013", "class folders", table, ImageFiles(images), True, tuple(images), tuple(notes)
     )
-
-
-def _hold_out(emotions: list[str], splits: list[str]) -> int:
-    """Give every eighth training image of a class to validation, so that no choice needs the test set."""
-    seen: Counter[str] = Counter()
-    for i, emotion in enumerate(emotions):
-        if splits[i] == "train":
-            seen[emotion] += 1
-            if seen[emotion] % HELD_OUT == 0:
-                splits[i] = "validation"
-    return splits.count("validation")
 
 
 READER = Reader(

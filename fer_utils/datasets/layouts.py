@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,8 @@ LEAVES = frozenset(FOLDER_NAMES) | {
     "origin",
     "original",
 }
+
+HELD_OUT = 8  # of a class's training images, the share of one in so many is about the size of PublicTest
 
 SPLIT_OF_USAGE: Mapping[str, str] = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 
@@ -231,6 +234,26 @@ def read_pixel_csv(
         splits=[SPLIT_OF_USAGE[value] for value in usage],
     )
     return FaceSource(name, layout, faces, table.images, cropped=True, files=(path,))
+
+
+def hold_out(emotions: Sequence[str], splits: list[str]) -> str:
+    """Give every eighth training image of a class to validation, so that no choice needs the test split.
+
+    Args:
+        emotions: of the images, in an order that does not change.
+        splits: of the images, without any validation; changed in place.
+
+    Returns:
+        What was done, as a note for the merged set.
+    """
+    seen: Counter[str] = Counter()
+    for i, emotion in enumerate(emotions):
+        if splits[i] == "train":
+            seen[emotion] += 1
+            if seen[emotion] % HELD_OUT == 0:
+                splits[i] = "validation"
+    count = splits.count("validation")
+    return f"{count:,} training images, every eighth of a class, are the validation split"
 
 
 def read_text(path: Path) -> str:

@@ -8,6 +8,7 @@ from fer_utils.datasets.base import FaceSource, ImageFiles, Reader
 from fer_utils.datasets.layouts import (
     below,
     face_table,
+    hold_out,
     image_folder,
     images_in,
     named_folders,
@@ -62,8 +63,9 @@ def read(path: Path, root: Path) -> FaceSource:
         images.append(present[aligned.lower()])
         emotions.append(RAFDB[int(rest[0])])
         splits.append(part)
+    note = f"its list knows no validation split: {hold_out(emotions, splits)}"
     table = face_table(emotions, [below(image, root) for image in images], splits=splits)
-    return FaceSource("rafdb", "basic, aligned", table, ImageFiles(images), True, (path, *images))
+    return FaceSource("rafdb", "basic, aligned", table, ImageFiles(images), True, (path, *images), (note,))
 
 
 def _aligned(path: Path, root: Path) -> Path:
