@@ -160,6 +160,14 @@ def means_gap(first: np.ndarray, second: np.ndarray) -> Gap:
     return _gap(by_image.mean(), by_image.var() / len(by_image), first.mean(1), second.mean(1))
 
 
+def validation_gap(firsts: list[dict[str, Any]], seconds: list[dict[str, Any]]) -> str:
+    """Mean accuracy on FER2013's validation images of the first runs minus the second, for the prose."""
+    if not firsts or not seconds:
+        return NOT_YET
+    firsts, seconds = ([r["validation"]["fer2013"] for r in side] for side in (firsts, seconds))
+    return f"{gap(firsts, seconds)} on PublicTest"
+
+
 def above_median(values: np.ndarray) -> Gap:
     """How far the best trial of a search is above the median one; the interval is the median's."""
     medians = np.median(np.random.default_rng(0).choice(values, (2000, len(values))), axis=1)

@@ -38,6 +38,21 @@ def test_easynet_scales_images_to_its_own_size():
     torch.testing.assert_close(inside, torch.full_like(inside, 1 / 48), atol=1e-3, rtol=0)
 
 
+def test_easynet_without_batch_norm_and_with_other_activations():
+    plain = EasyNet(widths=(4, 8, 16), hidden=8, batch_norm=False, activation="silu")
+    kinds = [type(module).__name__ for module in plain.modules()]
+    assert not any("BatchNorm" in kind for kind in kinds) and kinds.count("SiLU") == 4 and "ReLU" not in kinds
+    assert all(
+        m.bias is not None for m in plain.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))
+    )
+    assert build("easynet", **plain.options).options == plain.options
+    usual = EasyNet(widths=(4, 8, 16), hidden=8)
+    assert not {"batch_norm", "activation"} & set(usual.options)
+    assert [type(module).__name__ for module in usual.modules()].count("ReLU") == 4
+    with pytest.raises(ValueError, match=r"'tanh'; it can be relu, elu, silu"):
+        EasyNet(activation="tanh")
+
+
 def test_emonet_is_shaped_like_vgg_s():
     model = EmoNet()
     seen = shapes(model)

@@ -363,6 +363,19 @@ def test_a_card_tells_where_the_weights_began_and_who_taught(space):
     (space.results / "toy.json").unlink()
 
 
+@pytest.mark.parametrize(("trunk", "side"), [("resnet50", 32), ("inception_resnet_v1", 80)])
+def test_larger_trunks_go_the_whole_way(space, tmp_path, trunk, side):
+    how = ["--option", f"trunk={trunk}", "--option", "pretrained=none", "--option", "head=[8]"]
+    how += ["--option", f"input_size={side}", "--option", "freeze=0.9", "--set", "batches=2", "--epochs", "1"]
+    assert cli.main(["train", "facenet", "--name", trunk, "--batch-size", "8", "--cache", "1", *how]) == 0
+    assert cli.main(["evaluate", trunk, "--test"]) == 0
+    assert cli.main(["publish", trunk, "--out", str(tmp_path)]) == 0
+    result = results.read(space.results / f"{trunk}.json")
+    assert result["test"]["fer2013"]["images"] == 60 and result["cached"]["views"] == 1
+    assert load_checkpoint(tmp_path / "facenet.safetensors").options["trunk"] == trunk
+    (space.results / f"{trunk}.json").unlink()
+
+
 def test_a_results_file_tells_its_command(space):
     how = ["--set", "augment.degrees=5", "--set", "optimizer=adam", "--set", "mixup=0.1"]
     how += ["--teachers", "toy", "--share", "0.25", *SMALL]

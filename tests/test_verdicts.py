@@ -490,6 +490,14 @@ def test_tuning_is_judged_against_the_median_trial(tmp_path):
     assert found.outcome == "not held" and "0.0 % of them lie more than 13 points" in found.sentence
 
 
+def test_runs_that_have_not_been_tested_are_compared_on_validation():
+    firsts, seconds = (
+        [{"validation": {"fer2013": score(v)}} for v in side] for side in ((0.7, 0.72), (0.69,))
+    )
+    assert verdicts.validation_gap(firsts, seconds).startswith("+2.0 points (")
+    assert verdicts.validation_gap(firsts, []) == notebook.NOT_YET
+
+
 def test_optimisers_are_judged_on_equal_budgets(tmp_path):
     write(tmp_path, "sweeps/facenet.json", sweep([0.6], sgd=[0.6, 0.7, 0.69], adam=[0.5, 0.66, 0.65]))
     assert verdict(tmp_path, "Nesterov").outcome == "held"

@@ -7,15 +7,26 @@ from torch import Tensor, nn
 
 from fer_utils.models.normalise import Standardise, resize
 
+ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
-def pooling(channels: int, padding: int = 0) -> nn.Sequential:
+
+def pooling(
+    channels: int, padding: int = 0, *, batch_norm: bool = True, activation: str = "relu"
+) -> nn.Sequential:
     """Max-pooling 3×3 with stride 2, then batch normalisation (Ioffe & Szegedy 2015) and ReLU.
 
     ReLU and pooling may change places without changing the result, and normalising after the pooling means
     normalising a quarter of the values, which saves time on a processor.
+
+    Args:
+        channels: to be normalised.
+        padding: of the pooling.
+        batch_norm: normalise at all.
+        activation: a key of `ACTIVATIONS`.
     """
+    norm = [nn.BatchNorm2d(channels)] if batch_norm else []
     return nn.Sequential(
-        nn.MaxPool2d(3, stride=2, padding=padding), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+        nn.MaxPool2d(3, stride=2, padding=padding), *norm, ACTIVATIONS[activation](inplace=True)
     )
 
 
@@ -48,9 +59,11 @@ class EasyNet(nn.Module):
         padding: fill the border with zeros, so that convolutions keep the size of their input.
         num_classes: number of logits.
         depth: convolutions: 3 as in the figure; 2 leaves out conv3; 4 adds conv4, a 3×3 convolution like it.
+        batch_norm: normalise after each layer but the last; without, layers have biases in its place.
+        activation: ``"relu"``, ``"elu"`` (Clevert et al. 2016) or ``"silu"`` (Elfwing et al. 2018).
 
     Raises:
-        ValueError: another depth.
+        ValueError: another depth or activation.
     """
 
     def __init__(
@@ -64,10 +77,14 @@ class EasyNet(nn.Module):
         stride: int = 1,
         padding: bool = True,
         depth: int = 3,
+        batch_norm: bool = True,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         if depth not in (2, 3, 4):
             raise ValueError(f"depth is {depth!r}; EasyNet can have 2, 3 or 4 convolutions")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {activation!r}; it can be {', '.join(ACTIVATIONS)}")
         self.options = {
             "widths": list(widths),
             "hidden": hidden,
@@ -78,27 +95,31 @@ class EasyNet(nn.Module):
             "stride": stride,
             "padding": padding,
         }
-        if depth != 3:  # runs that began before this option was there must still be able to go on
-            self.options["depth"] = depth
+        # Runs that began before these options were there must still be able to go on.
+        later = {"depth": (depth, 3), "batch_norm": (batch_norm, True), "activation": (activation, "relu")}
+        self.options |= {name: value for name, (value, usual) in later.items() if value != usual}
+        how, bias = {"batch_norm": batch_norm, "activation": activation}, not batch_norm
         pad = int(padding)
         self.input_size = image_size
         self.standardise = Standardise()
         self.features = nn.Sequential()
-        self.features.add_module("conv1", nn.Conv2d(channels, widths[0], 5, stride, 2 * pad, bias=False))
-        self.features.add_module("pool1", pooling(widths[0], pad))
-        self.features.add_module("conv2", nn.Conv2d(widths[0], widths[1], 5, padding=2 * pad, bias=False))
-        self.features.add_module("pool2", pooling(widths[1], pad))
+        self.features.add_module("conv1", nn.Conv2d(channels, widths[0], 5, stride, 2 * pad, bias=bias))
+        self.features.add_module("pool1", pooling(widths[0], pad, **how))
+        self.features.add_module("conv2", nn.Conv2d(widths[0], widths[1], 5, padding=2 * pad, bias=bias))
+        self.features.add_module("pool2", pooling(widths[1], pad, **how))
         for number, inputs, kernel in ((3, widths[1], 4), (4, widths[2], 3))[: depth - 2]:
-            conv = nn.Conv2d(inputs, widths[2], kernel, padding=pad, bias=False)
-            norm = nn.BatchNorm2d(widths[2])
-            self.features.add_module(f"conv{number}", nn.Sequential(conv, norm, nn.ReLU(inplace=True)))
+            conv = nn.Conv2d(inputs, widths[2], kernel, padding=pad, bias=bias)
+            norm = [nn.BatchNorm2d(widths[2])] if batch_norm else []
+            act = ACTIVATIONS[activation](inplace=True)
+            self.features.add_module(f"conv{number}", nn.Sequential(conv, *norm, act))
         with torch.no_grad():
             side = self.features.eval()(torch.zeros(1, channels, image_size, image_size)).shape[-1]
         self.features.train()
         self.classifier = nn.Sequential()
         self.classifier.add_module("drop1", nn.Dropout(dropout))
-        fc1 = nn.Linear(widths[min(depth, 3) - 1] * side * side, hidden, bias=False)
-        self.classifier.add_module("fc1", nn.Sequential(fc1, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)))
+        fc1 = nn.Linear(widths[min(depth, 3) - 1] * side * side, hidden, bias=bias)
+        flat = [nn.BatchNorm1d(hidden)] if batch_norm else []
+        self.classifier.add_module("fc1", nn.Sequential(fc1, *flat, ACTIVATIONS[activation](inplace=True)))
         self.classifier.add_module("drop2", nn.Dropout(dropout))
         self.classifier.add_module("fc2", nn.Linear(hidden, num_classes))
 
