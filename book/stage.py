@@ -12,10 +12,13 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-# The README's table of scores: network, and the runs of its columns.
+# The README's table of scores: network, and the runs of its columns with what must be said of them.
 BOARD = {
-    "EasyNet": ("from scratch", "easynet-seed*", "easynet-both-taught-seed*"),
-    "FaceNet": ("MobileNetV1, VGGFace2", "facenet-seed*", "facenet-both-seed*"),
+    "EasyNet": (
+        "from scratch",
+        {"easynet-seed*": "", "easynet-both-taught-seed*": "; taught by two FaceNets, too"},
+    ),
+    "FaceNet": ("MobileNetV1, VGGFace2", {"facenet-seed*": "", "facenet-both-seed*": ""}),
 }
 # Cells of tables that must not be broken: short ones, but for lists, which may be after a comma.
 SHORT = re.compile(r"<td>((?![^<]*, )[^<]{1,20})</td>")
@@ -118,13 +121,13 @@ def with_scores(readme: str) -> str:
     from fer_utils.seeds import mean_score
 
     rows = ["| | FER2013's labels alone | and FER+'s votes in training | the poster |", "|---|---|---|---|"]
-    for name, (start, *patterns) in BOARD.items():
+    for name, (start, columns) in BOARD.items():
         cells = []
-        for pattern in patterns:
+        for pattern, note in columns.items():
             runs = [r for r in read_all(ROOT / "book" / "results", f"{pattern}.json") if "test" in r]
             score = mean_score([run["test"]["fer2013"] for run in runs])
             low, high = 100 * score["low"], 100 * score["high"]
-            cells.append(f"**{score['accuracy']:.1%}** ({low:.1f} to {high:.1f} %; seeds: {len(runs)})")
+            cells.append(f"**{score['accuracy']:.1%}** ({low:.1f} to {high:.1f} %; seeds: {len(runs)}{note})")
         rows.append(f"| {name}, {start} | " + " | ".join([*cells, f"{poster(name):.1%}"]) + " |")
     table = re.sub(r"(\d)%", r"\1 %", "\n".join(rows))
     found = re.sub(r"(?s)(<!-- scores -->\n).*(<!-- end of scores -->)", rf"\1{table}\n\2", readme)

@@ -15,11 +15,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from fer_utils import checks, models, results
+from fer_utils import checks, models, results, side_by_side
 from fer_utils.checks import Check, Proof, SourceMatrix
 from fer_utils.datasets.base import SPLITS
 from fer_utils.datasets.faceset import FaceSet
-from fer_utils.describe import image_statistics
+from fer_utils.describe import image_statistics, mean_faces
 from fer_utils.emotions import CLASSES
 from fer_utils.files import sha256
 from fer_utils.recipes import recipe_for
@@ -155,6 +155,9 @@ def run(
         outcomes.append(outcome)
         report(outcome)
 
+    note(side_by_side.lighting(image_statistics(faces)))
+    note(side_by_side.framing(mean_faces(faces)[0]))
+    note(side_by_side.classes(faces.counts()))
     note(checks.memorised(build, faces, recipe))
     note(checks.shuffled(build, faces, recipe))
     matrix = checks.source_matrix(build, faces, recipe, steps=steps)

@@ -65,16 +65,19 @@ def test_the_file_says_how_it_was_made(result, space):
 
 def test_the_checks_pass_on_sound_faces_and_swaps_are_named(result):
     assert [c["name"] for c in result["checks"]] == [
+        "the sources are lit alike",
+        "faces stand alike in the frame",
+        "every source has every class",
         "100 images learnt by heart",
         "shuffled labels teach nothing",
         "every source can be read",
         "the sources use the same codes",
     ]
     assert all(c["value"] and c["threshold"] for c in result["checks"])
+    # The second source's bars were made with little ink.
+    assert not result["checks"][0]["passed"] and result["checks"][0]["value"].endswith("not so: ckplus")
     # All bars of a class look alike, so shuffled labels can hit whole classes by luck; see `checks.shuffled`.
-    assert all(c["passed"] for c in result["checks"] if not c["name"].startswith("shuffled")), result[
-        "checks"
-    ]
+    assert all(c["passed"] for c in result["checks"][1:] if not c["name"].startswith("shuffled")), result
     first, second = result["swaps"]
     assert (first["source"], first["classes"]) == ("ckplus", ["sad", "happy"])
     assert first["named"] and first["found"] == {"ckplus": {"happy": "sad", "sad": "happy"}}
@@ -133,14 +136,14 @@ def test_boxes_of_the_quantiles_are_boxes_of_the_images(result, three_sources):
 def test_the_chapter_shows_what_the_file_says(result, space):
     found = notebook.full_checks()
     assert found == [result]
-    found[0]["checks"][1]["passed"] = True
+    found[0]["checks"][0]["passed"] = found[0]["checks"][4]["passed"] = True
     verdicts = notebook.checked_verdicts(found)
-    assert list(verdicts["verdict"]) == ["passed"] * 4
+    assert list(verdicts["verdict"]) == ["passed"] * 7
     assert verdicts.loc["the sources use the same codes", "measured"] == "no swapped classes"
     failed = copy.deepcopy(found)
-    failed[0]["checks"][1]["passed"] = False
-    assert notebook.checked_verdicts(failed)["verdict"].iloc[1] == "FAILED"
-    assert "3 of 4 checks passed; failed: shuffled" in notebook.checked_facts(failed)["checks-passed"]
+    failed[0]["checks"][4]["passed"] = False
+    assert notebook.checked_verdicts(failed)["verdict"].iloc[4] == "FAILED"
+    assert "6 of 7 checks passed; failed: shuffled" in notebook.checked_facts(failed)["checks-passed"]
 
     balance = notebook.checked_balance(found)
     assert (
@@ -150,7 +153,7 @@ def test_the_chapter_shows_what_the_file_says(result, space):
     matrix = notebook.checked_matrix(found)
     assert matrix.shape == (5, 3) and matrix.iloc[-1, 0] == "16.7 %"
     facts = notebook.checked_facts(found)
-    assert facts["checks-passed"] == "4 of 4 checks passed"
+    assert facts["checks-passed"] == "7 of 7 checks passed"
     assert "of 2 that were trained, 2" in facts["checks-proof"]
     assert result["revision"] in facts["checks-how"] and "training: 2;" in facts["checks-how"]
     assert len(notebook.statistics_figure(result).axes) == 3
@@ -205,13 +208,14 @@ def test_one_source_is_checked_without_a_comparison(toy_faces, tmp_path, monkeyp
     (swap,) = result["swaps"]
     assert swap["named"] is None and not swap["compared"] and swap["found"] == {} and swap["home"] is None
     assert "one source only (fer2013)" in notebook.checked_facts([result])["checks-proof"]
-    assert "nothing to compare" in result["checks"][3]["value"]
+    assert "nothing to compare" in result["checks"][6]["value"]
     said = notebook.checked_facts([result])["checks-passed"]
     assert (
-        said.endswith("of 3 checks passed; not compared: the sources use the same codes")
+        said.endswith("of 4 checks passed; not compared: the sources are lit alike, faces stand alike in the "
+                      "frame, the sources use the same codes")
         or "; failed: " in said
-    )
-    assert notebook.checked_verdicts([result])["verdict"].iloc[3] == "not compared"
+    )  # fmt: skip
+    assert notebook.checked_verdicts([result])["verdict"].iloc[6] == "not compared"
 
 
 @pytest.fixture
