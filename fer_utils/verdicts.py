@@ -46,7 +46,17 @@ import pandas as pd
 
 from fer_utils import compare, results
 from fer_utils.errors import DataError
-from fer_utils.notebook import NOT_YET, POSTER_NAMES, anchors, best, held_out, listed, percent, poster
+from fer_utils.notebook import (
+    NOT_YET,
+    POSTER_NAMES,
+    anchors,
+    best,
+    held_out,
+    listed,
+    percent,
+    poster,
+    search_table,
+)
 from fer_utils.results import read_all
 from fer_utils.seeds import Z, mean_score, of_seeds, quantile
 from fer_utils.workspace import Workspace
@@ -623,6 +633,28 @@ def ensembles_table(report: Mapping[str, Any] | None) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).set_index("ensemble")
+
+
+def ablation_table(found: list[dict[str, Any]], base: str) -> pd.DataFrame:
+    """Runs that changed one thing of another run each, and the difference it made on FER2013's PublicTest.
+
+    Args:
+        found: results of a search; those of as many epochs as the base count.
+        base: the run that they changed.
+    """
+    by_name = {result["name"]: result for result in found}
+    if base not in by_name:
+        return search_table(found, base)
+    epochs = by_name[base]["recipe"]["epochs"]
+    alike = [result for result in found if result["recipe"]["epochs"] == epochs]
+    table = search_table(alike, base)
+    public = {name.split("/")[-1]: [result["validation"]["fer2013"]] for name, result in by_name.items()}
+    against = public[base.split("/")[-1]]
+    told = [str(gap(public[run], against)).replace(" points", "") for run in table.index]
+    own = table.index == base.split("/")[-1]
+    return table.drop(columns=["epochs", "95 % interval"]).assign(
+        **{"difference, points": np.where(own, "", told)}
+    )
 
 
 def variants_table(found: Mapping[str, Sequence[Mapping[str, Any]]], split: str = "test") -> pd.DataFrame:

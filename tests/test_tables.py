@@ -2,7 +2,7 @@
 
 import copy
 
-from fer_utils import notebook
+from fer_utils import notebook, verdicts
 
 SCORES = {"images": 3533, "accuracy": 0.6, "accuracy_interval": [0.584, 0.616], "macro_f1": 0.5}
 
@@ -41,6 +41,20 @@ def test_a_search_tells_what_each_run_changed():
     }
     assert table.loc["wide", "accuracy, PublicTest"] == "60.4 %"
     assert table.loc["wide", "training accuracy"] == "59.1 %" and table.loc["wide", "epochs"] == 2
+
+
+def test_an_ablation_tells_what_each_change_brought():
+    found = [
+        run("search/base", 0.597),
+        run("search/wide", 0.617, options={"widths": [64, 192, 384]}),
+        run("search/longer", 0.65, recipe={"epochs": 9}),
+    ]
+    table = verdicts.ablation_table(found, "search/base")
+    assert list(table.index) == ["wide", "base"]  # a longer run changes more than one thing
+    expected = verdicts.gap(*([found[i]["validation"]["fer2013"]] for i in (1, 0)))
+    assert table["difference, points"].tolist() == [str(expected).replace(" points", ""), ""]
+    assert table.loc["wide", "difference, points"].startswith("+2.0 (")
+    assert verdicts.ablation_table([], "search/base").index[0] == notebook.NOT_YET
 
 
 def test_results_tell_what_was_learnt_from():
