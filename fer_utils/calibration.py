@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import logsumexp, softmax
 
 from fer_utils.evaluation import expected_calibration_error, wilson_interval
 
@@ -63,6 +64,47 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
         options={"xatol": 1e-4},
     )
     return float(np.exp(found.x))
+
+
+def fit_bias(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, np.ndarray]:
+    """Scale and biases under which the labels are likeliest: bias-corrected temperature scaling.
+
+    See Alexandari et al. 2020, section 3.1.
+
+    Beside the temperature, each class has a bias, so that the order of the classes can change: a network that
+    names a class too rarely, by the labels of images it was not trained on, will name it more often.
+
+    Args:
+        labels: int (N,), of images that the network was not trained on.
+        probabilities: float (N, C), what it said of them.
+
+    Returns:
+        What to multiply logits by (one over the temperature), and float64 (C,) to add then, with a sum of 0.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    if not len(labels):
+        raise ValueError("a calibration needs at least one image")
+    logits = np.log(np.maximum(np.asarray(probabilities, float), TINY))
+    truth = np.eye(logits.shape[1])[labels]
+
+    def loss(scale_and_biases: np.ndarray) -> tuple[float, np.ndarray]:
+        shifted = logits * scale_and_biases[0] + scale_and_biases[1:]
+        log_likelihood = shifted - logsumexp(shifted, axis=1, keepdims=True)
+        error = (np.exp(log_likelihood) - truth) / len(truth)
+        slope = np.concatenate([[np.sum(error * logits)], error.sum(0)])
+        return -float(np.mean(np.sum(truth * log_likelihood, 1))), slope
+
+    start = np.concatenate([[1.0], np.zeros(logits.shape[1])])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    return float(found[0]), found[1:] - found[1:].mean()
+
+
+def apply_bias(probabilities: np.ndarray, scale: float, biases: np.ndarray) -> np.ndarray:
+    """Probabilities as `fit_bias` corrects them: float64 (N, C), rows sum to 1."""
+    logits = np.log(np.maximum(np.asarray(probabilities, float), TINY)) * scale + biases
+    return softmax(logits, axis=1)
 
 
 def halves(labels: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

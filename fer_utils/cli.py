@@ -139,6 +139,18 @@ def _train(options: argparse.Namespace) -> None:
     )
 
 
+def _calibrate(options: argparse.Namespace) -> None:
+    from fer_utils.calibrated import calibrate
+
+    folder = calibrate(_workspace(options), options.name)
+    about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    accuracy = about["calibrated"]["accuracy"]
+    print(
+        f"{accuracy['before']:.2%} of the validation images are right before, and, cross-validated, "
+        f"{accuracy['after, cross-validated']:.2%} after. `fer evaluate {about['name']}` scores the new run"
+    )
+
+
 def _command(options: argparse.Namespace) -> None:
     from fer_utils.recipes import command
     from fer_utils.results import read
@@ -491,6 +503,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--num-nodes", type=int, default=1, help="machines (Lightning)")
     sub.add_argument("--strategy", default="auto", help="ddp, fsdp, … (Lightning)")
     sub.add_argument("--precision", help="32-true, 16-mixed, bf16-mixed, … (Lightning)")
+
+    sub = command("calibrate", _calibrate, "fit scale and biases of a run's last layer on validation")
+    sub.add_argument("name", help="of a finished run, e.g. facenet-seed0")
 
     sub = command("command", _command, "print the command that makes a run again, by its results file")
     sub.add_argument("name", help="of the run, e.g. search/easynet/48")

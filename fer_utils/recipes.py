@@ -67,7 +67,7 @@ def recipe_for(network: str, profile: Profile) -> tuple[dict[str, Any], Recipe]:
 
 
 def command(result: Mapping[str, Any]) -> str:
-    """The `fer train` line that makes a run again, by its results file.
+    """The `fer train` or `fer calibrate` line that makes a run again, by its results file.
 
     Args:
         result: as `results.read` gives it.
@@ -77,6 +77,8 @@ def command(result: Mapping[str, Any]) -> str:
         learning rate are always told, since that recipe has others on a GPU.
     """
     network, profile = result["model"]["name"], result["profile"]
+    if calibrated := result.get("calibrated"):
+        return shlex.join(["fer", "calibrate", calibrated["run"]])
     options, recipe = RECIPES[profile][network]
     words = ["fer", "train", network, "--name", result["name"], "--seed", result["recipe"]["seed"]]
     words += ["--profile", profile] if profile != "full" else []

@@ -195,6 +195,7 @@ def describe_run(
         "precision": about.get("precision", "32-true"),
         "teachers": about.get("teachers"),
         "labels": about.get("labels"),
+        "calibrated": about.get("calibrated"),
         "cached": about["cached"] | about["cache"] if about.get("cached") else None,
         "packages": {
             p: version(p) for p in ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")

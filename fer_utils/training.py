@@ -526,10 +526,15 @@ def fit(
     return Fit(model.cpu().eval(), pd.DataFrame(history.rows), folder)
 
 
+def last_layer(model: nn.Module) -> nn.Linear:
+    """The layer that gives the logits."""
+    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+
+
 @contextmanager
 def _wider(model: nn.Module, units: int) -> Iterator[int]:
     """Give a network's last layer so many more units, and take them off at the end, whatever happened."""
-    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    last = last_layer(model)
     classes = last.out_features
     if units:
         new = nn.Linear(last.in_features, units)
