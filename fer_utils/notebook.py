@@ -494,7 +494,8 @@ def _learnt_from(result: dict[str, Any]) -> str:
     """What a run learnt from, in a few words."""
     teachers, kind = result.get("teachers"), (result.get("labels") or {"kind": "own"})["kind"]
     found = {"own": ["labels"], "ferplus": ["votes"], "both": ["labels", "votes"]}[kind]
-    return ", ".join(found + ([_teachers(teachers)] if teachers else []))
+    found += [_teachers(teachers)] if teachers else []
+    return ", ".join(found) + ("; calibrated" if result.get("calibrated") else "")
 
 
 def _teachers(teachers: dict[str, Any]) -> str:
@@ -663,6 +664,30 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
         _gap(network, mean["accuracy"]),
     )
     return {f"{network}-{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def calibrated_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
+    """What `fer calibrate` brought on validation, and which classes it raised and lowered, by glue name.
+
+    Args:
+        network: prefix of the names.
+        found: results of calibrated runs; empty before the full run.
+    """
+    fits = [result["calibrated"] for result in found]
+    if not fits:
+        return dict.fromkeys((f"{network}-crossed", f"{network}-raised", f"{network}-lowered"), NOT_YET)
+    before, after = (
+        percent(float(np.mean([fit["accuracy"][when] for fit in fits])))
+        for when in ("before", "after, cross-validated")
+    )
+    biases = np.array([fit["biases"] for fit in fits])
+    moved = [np.array(CLASSES)[(sign * biases > 0).all(0)] for sign in (1, -1)]
+    raised, lowered = (listed(f"*{name}*" for name in names) or "none" for names in moved)
+    return {
+        f"{network}-crossed": f"from {before} to {after}",
+        f"{network}-raised": raised,
+        f"{network}-lowered": lowered,
+    }
 
 
 def _rounded(result: dict[str, Any]) -> str:

@@ -173,7 +173,8 @@ def alike(folder: Path, run: str) -> list[dict[str, Any]]:
 def _without_seed(result: dict[str, Any]) -> dict[str, Any]:
     """What a training depends on, but for its seed."""
     same = {key: result.get(key) for key in ("model", "data", "precision", "teachers", "labels", "cached")}
-    return same | {"recipe": result["recipe"] | {"seed": None}}
+    fitted = result.get("calibrated") is not None
+    return same | {"recipe": result["recipe"] | {"seed": None}, "calibrated": fitted}
 
 
 def card(name: str, run: str, result: dict[str, Any], seeds: Sequence[dict[str, Any]]) -> str:
@@ -250,6 +251,13 @@ def _origin(result: dict[str, Any]) -> str:
         lines += f"- **Teachers:** {names}, with a share of {teachers['share']:g} in what was to be learnt.\n"
     if labels:
         lines += f"- **Labels:** {LABELS[labels['kind']].format(weight=labels['share'])}.\n"
+    if fitted := result.get("calibrated"):
+        before, after = (f"{value:.2%}" for value in fitted["accuracy"].values())
+        lines += (
+            f"- **Calibration:** scale and biases of the last layer were fitted to {fitted['images']:,} "
+            f"validation images (`fer calibrate {fitted['run']}`), so that the validation scores below are a "
+            f"little too high: cross-validated, {before} became {after}.\n"
+        )
     return lines
 
 

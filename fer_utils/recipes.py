@@ -67,7 +67,7 @@ def recipe_for(network: str, profile: Profile) -> tuple[dict[str, Any], Recipe]:
 
 
 def command(result: Mapping[str, Any]) -> str:
-    """The `fer train` or `fer calibrate` line that makes a run again, by its results file.
+    """The `fer train` line that makes a run again, by its results file; then that of `fer calibrate`, if so.
 
     Args:
         result: as `results.read` gives it.
@@ -77,10 +77,10 @@ def command(result: Mapping[str, Any]) -> str:
         learning rate are always told, since that recipe has others on a GPU.
     """
     network, profile = result["model"]["name"], result["profile"]
-    if calibrated := result.get("calibrated"):
-        return shlex.join(["fer", "calibrate", calibrated["run"]])
+    calibrated = result.get("calibrated")
+    name = calibrated["run"] if calibrated else result["name"]
     options, recipe = RECIPES[profile][network]
-    words = ["fer", "train", network, "--name", result["name"], "--seed", result["recipe"]["seed"]]
+    words = ["fer", "train", network, "--name", name, "--seed", result["recipe"]["seed"]]
     words += ["--profile", profile] if profile != "full" else []
     if set(result["data"]["trained_on"]) != set(result["data"]["sources"]):
         words += ["--sources", *result["data"]["trained_on"]]
@@ -99,7 +99,8 @@ def command(result: Mapping[str, Any]) -> str:
         words += ["--share", f"{(labels or teachers)['share']:g}"]
     if cached:
         words += ["--cache", cached["views"], "--cache-dtype", cached["dtype"]]
-    return shlex.join(map(str, [*words, "--precision", result.get("precision", "32-true")]))
+    trained = shlex.join(map(str, [*words, "--precision", result.get("precision", "32-true")]))
+    return f"{trained} && {shlex.join(['fer', 'calibrate', name])}" if calibrated else trained
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:

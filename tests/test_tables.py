@@ -57,6 +57,17 @@ def test_an_ablation_tells_what_each_change_brought():
     assert verdicts.ablation_table([], "search/base").index[0] == notebook.NOT_YET
 
 
+def test_what_calibration_brought_is_told_for_all_seeds():
+    found = [
+        run("a", 0.7, calibrated={"accuracy": {"before": 0.70, "after, cross-validated": 0.71}, "biases": b})
+        for b in ([-0.1, 0.1, 0.2, 0.3, -0.2, 0.0], [-0.2, -0.1, 0.1, 0.1, -0.1, 0.1])
+    ]
+    facts = notebook.calibrated_facts("net", found)
+    assert facts["net-crossed"] == "from 70.0 % to 71.0 %"
+    assert facts["net-raised"] == "*happy* and *sad*" and facts["net-lowered"] == "*angry* and *surprise*"
+    assert set(notebook.calibrated_facts("net", [])) == set(facts)
+
+
 def test_results_tell_what_was_learnt_from():
     scores = SCORES | {"macro_f1": 0.5}
     common = {"training_seconds": 60, "date": "2026-01-01", "revision": "abc"}
@@ -65,16 +76,18 @@ def test_results_tell_what_was_learnt_from():
         run("own", 0.6, **common),
         run("votes", 0.6, labels={"kind": "ferplus", "share": 1.0}, **common),
         run("both", 0.6, labels={"kind": "both", "share": 1.0}, teachers=taught, **common),
+        run("later", 0.6, calibrated={"run": "own"}, **common),
         run("crossed", 0.6, teachers={"share": 0.7, "checkpoints": {"crossfit/a": "1"}}, **common),
     ]
     table = notebook.results_table([r | {"validation": {"fer2013": scores}} for r in found])
-    assert list(table["PublicTest (validation)"]) == [f"60.0 % ({notebook.interval(scores)})"] * 4
-    assert list(table["PrivateTest (test)"]) == ["not read"] * 4
-    assert list(table["date, revision"]) == ["2026-01-01, abc"] * 4
+    assert list(table["PublicTest (validation)"]) == [f"60.0 % ({notebook.interval(scores)})"] * 5
+    assert list(table["PrivateTest (test)"]) == ["not read"] * 5
+    assert list(table["date, revision"]) == ["2026-01-01, abc"] * 5
     assert list(table["learnt from"]) == [
         "labels",
         "votes",
         "labels, votes, 2 teachers",
+        "labels; calibrated",
         "labels, 1 cross-fitted teacher",
     ]
 
