@@ -16,9 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 BOARD = {
     "EasyNet": (
         "from scratch",
-        {"easynet-seed*": "", "easynet-both-taught-seed*": "; taught by two FaceNets, too"},
+        {"easynet-seed*": "", "easynet-both-taught-calibrated-seed*": "; taught by two FaceNets, too"},
     ),
-    "FaceNet": ("MobileNetV1, VGGFace2", {"facenet-seed*": "", "facenet-both-seed*": ""}),
+    "FaceNet": (
+        "MobileNetV1, VGGFace2",
+        {"facenet-seed*": "", "facenet-both-160-calibrated-seed*": "; larger faces"},
+    ),
 }
 # Cells of tables that must not be broken: short ones, but for lists, which may be after a comma.
 SHORT = re.compile(r"<td>((?![^<]*, )[^<]{1,20})</td>")
@@ -120,7 +123,7 @@ def with_scores(readme: str) -> str:
     from fer_utils.results import read_all
     from fer_utils.seeds import mean_score
 
-    rows = ["| | FER2013's labels alone | and FER+'s votes in training | the poster |", "|---|---|---|---|"]
+    rows = ["| | FER2013's labels alone | and FER+'s votes, calibrated | the poster |", "|---|---|---|---|"]
     for name, (start, columns) in BOARD.items():
         cells = []
         for pattern, note in columns.items():

@@ -596,7 +596,7 @@ _VOTES = {"ferplus": "in the label's place, share {:g}", "both": "as a second qu
 
 
 def hours_table(found: list[dict[str, Any]]) -> pd.DataFrame:
-    """How long the real runs took and where."""
+    """How long the real runs took and where; a calibrated one is another's training."""
     rows = [
         {
             "run": r["name"],
@@ -606,6 +606,7 @@ def hours_table(found: list[dict[str, Any]]) -> pd.DataFrame:
             "processor": r["processor"],
         }
         for r in found
+        if not r.get("calibrated")
     ]
     return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run")
 
