@@ -477,7 +477,7 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
                 "epochs": len(result["learning_curve"]),
                 "PublicTest (validation)": told["validation"],
                 "PrivateTest (test)": told.get("test", "not read"),
-                "macro-F1": f"{list(held.values())[-1]['macro_f1']:.3f}",
+                "macro-F1": f"{held['test']['macro_f1']:.3f}" if "test" in held else "",
                 "date, revision": f"{result['date']}, {_revision(result)}",
             }
         )
@@ -694,7 +694,10 @@ def calibrated_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str
 def _rounded(result: dict[str, Any]) -> str:
     """What makes the accuracies of a learning curve differ from those of the results file, if it is so."""
     scored = percent(result["validation"]["fer2013"]["accuracy"])
-    precision = result.get("precision", "32-true")
+    precision, fitted = result.get("precision", "32-true"), result.get("calibrated")
+    if fitted:
+        before = percent(fitted["accuracy"]["before"])
+        return f"; in {precision}, while single precision gives {before}, and {scored} after calibration"
     return "" if precision == "32-true" else f"; in {precision}, while single precision gives {scored}"
 
 

@@ -68,7 +68,8 @@ too high. PrivateTest is *test*. Both without *disgust*, the seventh class.
 
 ## Scores
 
-Six classes, single model, evaluated on {date}. The test split was read once. Intervals are bootstrap 95 %.
+Six classes, single model, evaluated on {date}. The test split was read once for these weights.
+Intervals are bootstrap 95 %.
 
 {scores}
 
@@ -255,8 +256,9 @@ def _origin(result: dict[str, Any]) -> str:
         before, after = (f"{value:.2%}" for value in fitted["accuracy"].values())
         lines += (
             f"- **Calibration:** scale and biases of the last layer were fitted to {fitted['images']:,} "
-            f"validation images (`fer calibrate {fitted['run']}`), so that the validation scores below are a "
-            f"little too high: cross-validated, {before} became {after}.\n"
+            f"validation images (`fer calibrate {fitted['run']}`), so that the validation scores below may "
+            f"be a little too high: cross-validated, {before} became {after}. Whether the network before "
+            f"that was scored on the test split, too, `book/results/{fitted['run']}.json` tells.\n"
         )
     return lines
 
