@@ -118,6 +118,7 @@ def _train(options: argparse.Namespace) -> None:
         seed=options.seed,
         name=name,
         sources=options.sources or None,
+        validate_on=options.validate_on or None,
         recipe_changes=recipe,
         model_options=dict(_pair(text) for text in options.option),
         teachers=options.teachers,
@@ -147,7 +148,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     accuracy = about["calibrated"]["accuracy"]
     print(
         f"{accuracy['before']:.2%} of the validation images are right before, and, cross-validated, "
-        f"{accuracy['after, cross-validated']:.2%} after. `fer evaluate {about['name']}` scores the new run"
+        f"{accuracy['after, cross-validated']:.2%} after. "
+        f"`fer evaluate {about['name']} --profile {options.profile}` scores the new run"
     )
 
 
@@ -451,6 +453,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--name", help="of the run (default: <network>-seed<seed>)")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--sources", nargs="+", metavar="NAME", help="train on these data sets only")
+    sub.add_argument(
+        "--validate-on", nargs="+", metavar="NAME", help="choose the epoch on these (default: as --sources)"
+    )
     sub.add_argument("--epochs", type=int)
     sub.add_argument("--lr", type=float)
     sub.add_argument("--batch-size", type=int)

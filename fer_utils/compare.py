@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import mcnemar, mean_intervals, metrics, paired_interval
 from fer_utils.files import sha256, write_json
+from fer_utils.models.easynet import LATER
 from fer_utils.recipes import recipe_for
 from fer_utils.training import Recipe, default_precision
 from fer_utils.workspace import Workspace
@@ -487,8 +489,11 @@ def trained(
     asked |= options | model_options
     asked["precision"] = train_options.get("precision") or default_precision()
     # A recipe from before a field was added had, in effect, that field's default.
-    found = Recipe.from_dict(result["recipe"]).as_dict() | result["model"]["options"]
+    found = Recipe.from_dict(result["recipe"]).as_dict() | LATER | result["model"]["options"]
     found["precision"] = result["precision"]
+    about = json.loads((space.runs / name / "run.json").read_text(encoding="utf-8"))
+    for key in ("sources", "validate_on"):
+        asked[key], found[key] = train_options.get(key), about.get(key)
     differing = {k: v for k, v in asked.items() if found.get(k, v) != v}
     if differing:
         raise DataError(

@@ -17,7 +17,6 @@ from fer_utils.emotions import CLASSES
 Interval = tuple[float, float]
 
 
-@torch.inference_mode()
 def predict(
     model: nn.Module,
     faces: FaceSet | np.ndarray,
@@ -46,14 +45,16 @@ def predict(
     device = device or ("cuda" if torch.cuda.is_available() else home)
     model.to(device).eval()
     rows = []
-    for start in range(0, len(faces), batch_size):
-        chosen = np.arange(start, min(start + batch_size, len(faces)))
-        batch = faces[chosen] if isinstance(faces, np.ndarray) else faces.take(chosen)
-        images = torch.from_numpy(np.ascontiguousarray(batch)).to(device).unsqueeze(1).float() / 255
-        views = _crops(images) if ten_crop else [images]
-        views += [view.flip(3) for view in views] if flip or ten_crop else []
-        probabilities = torch.stack([model(view).softmax(1) for view in views]).mean(0)
-        rows.append(probabilities.float().cpu().numpy())
+    # Moving the model within would leave it with parameters that cannot be trained any more.
+    with torch.inference_mode():
+        for start in range(0, len(faces), batch_size):
+            chosen = np.arange(start, min(start + batch_size, len(faces)))
+            batch = faces[chosen] if isinstance(faces, np.ndarray) else faces.take(chosen)
+            images = torch.from_numpy(np.ascontiguousarray(batch)).to(device).unsqueeze(1).float() / 255
+            views = _crops(images) if ten_crop else [images]
+            views += [view.flip(3) for view in views] if flip or ten_crop else []
+            probabilities = torch.stack([model(view).softmax(1) for view in views]).mean(0)
+            rows.append(probabilities.float().cpu().numpy())
     model.to(home).train(was_training)
     return np.concatenate(rows) if rows else np.empty((0, len(CLASSES)), np.float32)
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fer_utils import labels, plots, results, verdicts
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.notebook import NOT_YET, best, full_report, percent
+from fer_utils.notebook import NOT_YET, best, full_report, full_results, percent
 from fer_utils.votes import ANSWERS, OUTSIDE, Votes, read_votes
 from fer_utils.workspace import Workspace, workspace
 
@@ -255,6 +255,12 @@ def soft_reading(report: dict[str, Any] | None, split: str = "test") -> str:
             return NOT_YET
         said.append(f"{verdicts.gap(sides['ferplus'], sides['own'])} on {by}")
     return " and ".join(said)
+
+
+def scored(report: dict[str, Any] | None, network: str) -> list[dict[str, Any]]:
+    """Results of the runs of a network that a report of `labels.write_networks` holds."""
+    names = report["runs"] if report else {}
+    return [result for result in full_results(f"{network}-*.json") if result["name"] in names]
 
 
 def bands_figure(report: dict[str, Any], runs: Sequence[str], split: str = "test") -> Figure:

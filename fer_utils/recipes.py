@@ -81,9 +81,12 @@ def command(result: Mapping[str, Any]) -> str:
     name = calibrated["run"] if calibrated else result["name"]
     options, recipe = RECIPES[profile][network]
     words = ["fer", "train", network, "--name", name, "--seed", result["recipe"]["seed"]]
-    words += ["--profile", profile] if profile != "full" else []
+    where = ["--profile", profile] if profile != "full" else []
+    words += where
     if set(result["data"]["trained_on"]) != set(result["data"]["sources"]):
         words += ["--sources", *result["data"]["trained_on"]]
+    if result.get("validated_on"):
+        words += ["--validate-on", *result["validated_on"]]
     then, usual = _flat(Recipe.from_dict(result["recipe"])), _flat(recipe)
     told = {"batch_size", "lr"} | {name for name in then if name not in usual or then[name] != usual[name]}
     words += given("--set", {name: then[name] for name in then if name in told and name != "seed"})
@@ -100,7 +103,7 @@ def command(result: Mapping[str, Any]) -> str:
     if cached:
         words += ["--cache", cached["views"], "--cache-dtype", cached["dtype"]]
     trained = shlex.join(map(str, [*words, "--precision", result.get("precision", "32-true")]))
-    return f"{trained} && {shlex.join(['fer', 'calibrate', name])}" if calibrated else trained
+    return f"{trained} && {shlex.join(['fer', 'calibrate', name, *where])}" if calibrated else trained
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:

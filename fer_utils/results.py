@@ -196,6 +196,7 @@ def describe_run(
         "teachers": about.get("teachers"),
         "labels": about.get("labels"),
         "calibrated": about.get("calibrated"),
+        "validated_on": about.get("validate_on"),
         "cached": about["cached"] | about["cache"] if about.get("cached") else None,
         "packages": {
             p: version(p) for p in ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -225,8 +227,10 @@ def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: A
     folder = space.runs / (options.get("name") or f"{network}-seed{seed}")
     faces, full = space.faces(), space.profile == "full"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # `make book` runs two chapters at once, and they share networks.
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    # `make book` runs two chapters at once, and they share networks. The processes of one training, which
+    # Lightning starts, must not wait for each other.
+    alone = "LOCAL_RANK" not in os.environ
+    with FileLock(folder.with_name(f".{folder.name}.lock")) if alone else nullcontext():
         if full and (folder / "model.safetensors").exists():
             return _finished(folder, faces)
         return train(space, network, seed=seed, resume=full, **options)

@@ -23,8 +23,8 @@ REACH = 8  # pixels of shift that are tried, each way
 def lighting(statistics: pd.DataFrame, *, most: float = 64.0, times: float = 2.0) -> Check:
     """Whether a source is much darker, brighter, flatter or harsher than the others.
 
-    A reader that inverts grey values, halves them, or cuts them off fails this. A source passes that agrees
-    with one other, as in `framing`.
+    A reader that scales grey values wrongly or cuts them off fails this; one that inverts them only where
+    their mean is far from the middle. A source passes that agrees with one other, as in `framing`.
 
     Args:
         statistics: what `describe.image_statistics` gives.
@@ -70,6 +70,8 @@ def framing(means: Mapping[str, np.ndarray], *, shift: int = 3, zoom: float = 0.
         return max(abs(found[0] - 1) / zoom, abs(found[1]) / shift, abs(found[2]) / shift)
 
     shared = [c for c in range(len(CLASSES)) if np.isfinite([m[c] for m in means.values()]).all()]
+    if not shared:
+        return Check(name, "no class that all sources have", asked, passed=False)
     faces = {s: m[shared].mean(0) for s, m in means.items()}
     best = {s: min((_alignment(faces[s], faces[o]) for o in faces if o != s), key=excess) for s in faces}
     wrong = [s for s, found in best.items() if excess(found) > 1 + 1e-9]
@@ -80,7 +82,7 @@ def framing(means: Mapping[str, np.ndarray], *, shift: int = 3, zoom: float = 0.
 
 
 def classes(counts: pd.DataFrame, *, least: float = 0.01) -> Check:
-    """Whether every source has enough images of every class to learn it from, and to be tested on.
+    """Whether every source has enough training images of every class to learn it from.
 
     Args:
         counts: what `FaceSet.counts` gives.

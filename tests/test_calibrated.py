@@ -81,7 +81,7 @@ def space(toy_faces, tmp_path_factory):
 def test_only_the_last_layer_changes_and_says_what_was_fitted(space, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_workspace", lambda options: space)
     assert cli.main(["calibrate", "toy-seed0"]) == 0
-    assert "fer evaluate toy-calibrated-seed0" in capsys.readouterr().out
+    assert "fer evaluate toy-calibrated-seed0 --profile" in capsys.readouterr().out
     folder = space.runs / "toy-calibrated-seed0"
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     fitted, faces = about["calibrated"], space.faces().split("validation")

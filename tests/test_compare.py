@@ -52,6 +52,9 @@ def test_finished_trainings_are_kept_on_real_data(three_sources, tmp_path, monke
     first = compare.merging(space, seeds=(0,), verbose=False, **TINY)
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     assert compare.merging(space, seeds=(0,), verbose=False, **TINY)["pairs"] == first["pairs"]
+    plain = TINY | {"model_options": TINY["model_options"] | {"batch_norm": False}}
+    with pytest.raises(DataError, match="batch_norm is True, not False"):
+        compare.merging(space, seeds=(0,), verbose=False, **plain)
     other = TINY | {"recipe_changes": TINY["recipe_changes"] | {"lr": 0.1}}
     with pytest.raises(DataError, match=r"other settings than the comparison asks for: lr is 0.05, not 0.1"):
         compare.merging(space, seeds=(0,), verbose=False, **other)

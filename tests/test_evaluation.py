@@ -38,6 +38,17 @@ def random_probabilities(rng, n):
     return rng.dirichlet(np.ones(6), n).astype(np.float32)
 
 
+def test_a_network_can_be_trained_on_after_it_was_asked():
+    class Moving(nn.Sequential):
+        def to(self, device):  # what a move to a GPU does to parameters
+            return self._apply(torch.clone)
+
+    model = Moving(nn.Flatten(), nn.Linear(64 * 64, 6))
+    predict(model, np.zeros((3, 64, 64), np.uint8))
+    model(torch.zeros(1, 1, 64, 64)).sum().backward()
+    assert model[1].weight.grad is not None
+
+
 @given(st.integers(0, 10_000), st.integers(1, 60))
 @settings(max_examples=30, deadline=None)
 def test_metrics_agree_with_scikit_learn(seed, n):

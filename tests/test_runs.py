@@ -392,10 +392,15 @@ def test_a_results_file_tells_its_command(space):
 def test_commands_tell_sources_votes_and_caches(space):
     result = results.read(runs.evaluate(space, "toy"))
     (space.results / "toy.json").unlink()
-    more = {"labels": {"kind": "both", "share": 0.5}, "cached": {"views": 4, "dtype": "float32"}}
+    more = {
+        "validated_on": ["fer2013"],
+        "labels": {"kind": "both", "share": 0.5},
+        "cached": {"views": 4, "dtype": "float32"},
+    }
     more["data"] = result["data"] | {"sources": {"fer2013": {}, "jaffe": {}}}
     told = command(result | more)
-    for words in ("--sources fer2013", "--labels both --share 0.5", "--cache 4 --cache-dtype float32",
+    for words in ("--sources fer2013", "--validate-on fer2013", "--labels both --share 0.5",
+                  "--cache 4 --cache-dtype float32",
                   "--set augment=null"):  # fmt: skip
         assert words in told
 

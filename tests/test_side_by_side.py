@@ -98,6 +98,13 @@ def test_a_class_that_one_source_lacks_is_left_out_of_the_mean_faces(demo):
     assert side_by_side.framing(means).verdict == "passed"
 
 
+def test_sources_without_a_class_in_common_do_not_pass(demo):
+    means = {source: face.copy() for source, face in demo[1].items()}
+    means["ckplus"][:3], means["jaffe"][3:] = np.nan, np.nan
+    found = side_by_side.framing(means)
+    assert found.verdict == "FAILED" and found.value == "no class that all sources have"
+
+
 def test_the_two_that_differ_are_both_named(demo):
     means = demo[1]
     two = {"ckplus": means["ckplus"], "jaffe": np.roll(means["jaffe"], 6, axis=1)}

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from fer_utils.models.normalise import Standardise, resize
 
+# Options that a network's description leaves out where they are as here.
+LATER = {"depth": 3, "batch_norm": True, "activation": "relu"}
 ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
 
@@ -96,8 +98,8 @@ class EasyNet(nn.Module):
             "padding": padding,
         }
         # Runs that began before these options were there must still be able to go on.
-        later = {"depth": (depth, 3), "batch_norm": (batch_norm, True), "activation": (activation, "relu")}
-        self.options |= {name: value for name, (value, usual) in later.items() if value != usual}
+        later = {"depth": depth, "batch_norm": batch_norm, "activation": activation}
+        self.options |= {name: value for name, value in later.items() if value != LATER[name]}
         how, bias = {"batch_norm": batch_norm, "activation": activation}, not batch_norm
         pad = int(padding)
         self.input_size = image_size
