@@ -104,13 +104,11 @@ def test_only_the_last_layer_changes_and_says_what_was_fitted(space, monkeypatch
 def test_a_calibrated_run_is_scored_and_told_like_any_other(space):
     calibrated.calibrate(space, "toy-seed0")
     result = results.read(runs.evaluate(space, "toy-calibrated-seed0", test=True))
-    assert result["calibrated"]["run"] == "toy-seed0" and set(result["test"]["fer2013"]["recall"]) == set(
-        CLASSES
-    )
+    assert result["calibrated"]["run"] == "toy-seed0"
+    assert set(result["test"]["fer2013"]["recall"]) == set(CLASSES)
     told = command(result)
-    assert told.startswith("fer train easynet --name toy-seed0 ") and told.endswith(
-        " && fer calibrate toy-seed0"
-    )
+    assert told.startswith("fer train easynet --name toy-seed0 ")
+    assert told.endswith(" && fer calibrate toy-seed0 --profile demo")
 
 
 def test_what_cannot_be_calibrated_is_refused(space):
