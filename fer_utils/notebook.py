@@ -683,7 +683,7 @@ def calibrated_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str
     )
     biases = np.array([fit["biases"] for fit in fits])
     moved = [np.array(CLASSES)[(sign * biases > 0).all(0)] for sign in (1, -1)]
-    raised, lowered = (listed(f"*{name}*" for name in names) or "none" for names in moved)
+    raised, lowered = (listed(names) or "none" for names in moved)
     return {
         f"{network}-crossed": f"from {before} to {after}",
         f"{network}-raised": raised,

@@ -64,7 +64,7 @@ def test_what_calibration_brought_is_told_for_all_seeds():
     ]
     facts = notebook.calibrated_facts("net", found)
     assert facts["net-crossed"] == "from 70.0 % to 71.0 %"
-    assert facts["net-raised"] == "*happy* and *sad*" and facts["net-lowered"] == "*angry* and *surprise*"
+    assert facts["net-raised"] == "happy and sad" and facts["net-lowered"] == "angry and surprise"
     assert set(notebook.calibrated_facts("net", [])) == set(facts)
 
 
