@@ -37,9 +37,7 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     Returns:
         float64 (N, C), rows sum to 1.
     """
-    scaled = np.log(np.maximum(np.asarray(probabilities, float), TINY)) / temperature
-    scaled = np.exp(scaled - scaled.max(1, keepdims=True))
-    return scaled / scaled.sum(1, keepdims=True)
+    return apply_bias(probabilities, 1 / temperature, np.zeros(np.shape(probabilities)[1]))
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
