@@ -50,10 +50,11 @@ else
 	$(BIN)/fer merge
 endif
 
-# Executed copies: running the book never touches the notebooks of the checkout.
+# Executed copies: running the book never touches the notebooks of the checkout. A folder for IPython of its
+# own keeps two kernels from waiting for one history, and the user's start-up files out of the book.
 $(OUT)/site/notebooks/%.ipynb: notebooks/%.ipynb $(OUT)/faceset/manifest.json $(SOURCES)
-	@mkdir -p $(@D)
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/papermill $< $@ --parameters PROFILE $(PROFILE) --kernel python3 --cwd notebooks --no-progress-bar $(LIMIT)
+	@mkdir -p $(@D) $(OUT)/ipython/$*
+	IPYTHONDIR=$(abspath $(OUT))/ipython/$* OMP_NUM_THREADS=$(THREADS) $(BIN)/papermill $< $@ --parameters PROFILE $(PROFILE) --kernel python3 --cwd notebooks --no-progress-bar $(LIMIT)
 
 $(HTML): $(RUN)
 	$(BIN)/python book/stage.py site $(OUT)/site

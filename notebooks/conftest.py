@@ -8,6 +8,7 @@ tags, the comparison, the report. `pytest --nbval-lax notebooks` still runs them
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,12 @@ class Recording:
         cell = next(cell for cell in self.cells if cell.source == source)
         if cell.execution_count is None:
             raise RuntimeError("the run of the chapter ended before this cell")
-        said = [(output.output_type, output) for output in cell.outputs]
+        # What a machine says in passing (a locked history, a font cache that is built) is
+        # no result of the chapter; the report shows it all the same.
+        noise = [output for output in cell.outputs if output.get("name") == "stderr"]
+        for output in noise:
+            warnings.warn(f"a cell wrote to stderr: {output.text}", stacklevel=2)
+        said = [(o.output_type, o) for o in cell.outputs if o not in noise]
         parent = {"msg_id": cell.id}
         self.messages = deque(
             {"msg_type": kind, "content": content, "parent_header": parent}
