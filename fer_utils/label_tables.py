@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -206,54 +207,59 @@ def networks_table(report: dict[str, Any] | None, split: str = "test") -> pd.Dat
 
 
 def soft_table(report: dict[str, Any] | None, split: str = "test") -> pd.DataFrame:
-    """What training on votes does: mean and deviation over seeds, by network and kind of label.
+    """Scores by label and by majority: mean and deviation over the seeds of each kind of run.
 
     Args:
         report: what `labels.write_networks` gives; none before the full run.
         split: runs that have not been scored on it are left out.
     """
-    values: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for run in (report or {"runs": {}})["runs"].values():
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for name, run in (report or {"runs": {}})["runs"].items():
         if split in run["splits"]:
-            found = run["splits"][split]
-            pair = found["label"]["share"], found["majority"]["share"]
-            values.setdefault((run["network"], _KINDS[run["labels"]]), []).append(pair)
-    if not values:
-        return not_yet()
+            kinds.setdefault(_kind(name), []).append(run)
     rows = {}
-    for network in sorted({network for network, _ in values}):  # what has not been run says so
-        for kind in _KINDS.values():
-            values.setdefault((network, kind), [])
-    for (network, kind), scores in values.items():
-        if not scores:
-            rows[f"{network}, {kind}"] = {"seeds": NOT_YET}
-            continue
-        own, majority = (results.summarise(list(column)) for column in zip(*scores, strict=True))
-        rows[f"{network}, {kind}"] = {
+    for kind, runs in kinds.items():
+        own, majority = (
+            results.summarise([run["splits"][split][key]["share"] for run in runs])
+            for key in ("label", "majority")
+        )
+        rows[kind] = {
+            "aimed at": _KINDS[runs[0]["labels"]],
             "seeds": own["seeds"],
             "on FER2013's labels": _spread(own),
             "on FER+'s majorities": _spread(majority),
         }
-    return pd.DataFrame(rows).T.fillna("–").rename_axis("trained on")
+    return pd.DataFrame(rows).T.rename_axis("runs") if rows else not_yet()
 
 
-def soft_reading(report: dict[str, Any] | None, split: str = "test") -> str:
-    """What EasyNet gains and loses by votes in the label's place, with 95 % intervals, in words.
+def _kind(name: str) -> str:
+    """What the seeds of a configuration have in common in their names."""
+    return re.sub(r"-seed\d+$", "", name)
+
+
+def soft_reading(report: dict[str, Any] | None, first: str, second: str, split: str = "test") -> str:
+    """What one kind of run gains and loses against another, by label and by majority, in words.
 
     Args:
         report: what `labels.write_networks` gives; none before the full run.
+        first: name of the runs without ``-seed<n>``.
+        second: of those that they are held against.
         split: runs that have not been scored on it are left out.
+
+    Returns:
+        Differences between means with 95 % intervals, for images (as if the two had not seen the same
+        ones, which makes them wide) and seeds.
     """
     said = []
     for key, by in (("label", "FER2013's labels"), ("majority", "FER+'s majorities")):
-        sides: dict[str, list[dict[str, Any]]] = {"ferplus": [], "own": []}
-        for run in (report or {"runs": {}})["runs"].values():
-            if run["network"] == "easynet" and run["labels"] in sides and split in run["splits"]:
+        sides: dict[str, list[dict[str, Any]]] = {first: [], second: []}
+        for name, run in (report or {"runs": {}})["runs"].items():
+            if _kind(name) in sides and split in run["splits"]:
                 found = run["splits"][split][key]
-                sides[run["labels"]].append({"accuracy": found["share"], "images": found["of"]})
+                sides[_kind(name)].append({"accuracy": found["share"], "images": found["of"]})
         if not all(sides.values()):
             return NOT_YET
-        said.append(f"{verdicts.gap(sides['ferplus'], sides['own'])} on {by}")
+        said.append(f"{verdicts.gap(sides[first], sides[second])} on {by}")
     return " and ".join(said)
 
 

@@ -459,7 +459,7 @@ def held_out(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> pd.DataFrame:
-    """Real-data results, one row a run: accuracy with 95 % interval on both splits, date and revision.
+    """Real-data results, one row a run: accuracy with 95 % interval on both splits, and revision.
 
     Args:
         found: the results; empty before the full run.
@@ -478,7 +478,7 @@ def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> p
                 "PublicTest (validation)": told["validation"],
                 "PrivateTest (test)": told.get("test", "not read"),
                 "macro-F1": f"{held['test']['macro_f1']:.3f}" if "test" in held else "",
-                "date, revision": f"{result['date']}, {_revision(result)}",
+                "revision": _revision(result),
             }
         )
     return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run")
@@ -561,7 +561,7 @@ def search_table(found: list[dict[str, Any]], base: str) -> pd.DataFrame:
     for result in sorted(found, key=lambda r: -r["validation"]["fer2013"]["accuracy"]):
         own, there = settings[result["name"]], settings[base]
         changed = [f"{k} {_short(own.get(k))}" for k in sorted(own) if own.get(k) != there.get(k)]
-        scores = result["validation"]["fer2013"]
+        scores, kept = result["validation"]["fer2013"], best_epoch(result)
         rows.append(
             {
                 "run": result["name"].split("/")[-1],
@@ -569,7 +569,7 @@ def search_table(found: list[dict[str, Any]], base: str) -> pd.DataFrame:
                 "epochs": len(result["learning_curve"]),
                 "accuracy, PublicTest": percent(scores["accuracy"]),
                 "95 % interval": interval(scores),
-                "training accuracy": percent(result["learning_curve"][-1]["train_accuracy"]),
+                "training accuracy": percent(curve(result).loc[kept - 1, "train_accuracy"]),
                 "images a second": f"{result['images_per_second']:.0f}",
             }
         )
@@ -655,9 +655,9 @@ def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
         score(part["fer2013+flip"]),
         score(part["fer2013+ten-crop"]) if "fer2013+ten-crop" in part else NOT_YET,
         score(part["fer2013-deduplicated"]) if "fer2013-deduplicated" in part else "the same",
-        f"Epoch {epoch} of {len(history)} was kept. There, {percent(row['train_accuracy'])} of the training "
-        f"images were right (augmented, and with dropout on) and {percent(row['val_accuracy'])} of the "
-        f"validation images (as they are, with dropout off{_rounded(top)}).",
+        f"Epoch {epoch} of {len(history)} was kept: {percent(row['train_accuracy'])} of the training images "
+        "were right (augmented, with dropout), and of the validation images "
+        f"{_judged(top, row['val_accuracy'])}.",
         max(recall, key=lambda name: recall[name]),
         min(recall, key=lambda name: recall[name]),
         f"{model['trained_parameters']:,} of {model['parameters']:,} parameters",
@@ -691,14 +691,15 @@ def calibrated_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str
     }
 
 
-def _rounded(result: dict[str, Any]) -> str:
-    """What makes the accuracies of a learning curve differ from those of the results file, if it is so."""
+def _judged(result: dict[str, Any], seen: float) -> str:
+    """Validation accuracy as training saw it, in single precision if that was another, and calibrated."""
     scored = percent(result["validation"]["fer2013"]["accuracy"])
     precision, fitted = result.get("precision", "32-true"), result.get("calibrated")
-    if fitted:
-        before = percent(fitted["accuracy"]["before"])
-        return f"; in {precision}, while single precision gives {before}, and {scored} after calibration"
-    return "" if precision == "32-true" else f"; in {precision}, while single precision gives {scored}"
+    if precision == "32-true" and not fitted:
+        return percent(seen)
+    single = percent(fitted["accuracy"]["before"]) if fitted else scored
+    told = f"{percent(seen)} in half precision, {single} in single precision"
+    return f"{told}, and {scored} after calibration" if fitted else told
 
 
 def _gap(network: str, accuracy: float) -> str:

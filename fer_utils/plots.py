@@ -577,7 +577,8 @@ def share_intervals(
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.grid(axis="y")
     axes.grid(axis="x", which="minor")
-    columns = 4 if sum(map(len, shares)) < 85 else 2  # long names would run off the figure
+    # Long names would run off the figure.
+    columns = next((c for c in (4, 2) if min(c, len(shares)) * max(map(len, shares)) < 85), 1)
     figure.legend(loc="outside upper center", ncols=min(len(shares), columns))
     return figure
 

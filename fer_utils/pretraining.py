@@ -178,12 +178,14 @@ def accuracies(
 def told(written: Mapping[str, Any] | None) -> dict[str, str]:
     """On what terms the starts were compared, for the prose, by glue name."""
     if written is None:
-        return {"starts-terms": NOT_YET, "starts-scratch": NOT_YET}
+        return dict.fromkeys(("starts-terms", "starts-scratch", "starts-chance"), NOT_YET)
     recipe = written["recipe"]
     seeds = [f"{len({r['seed'] for r in written['runs'] if r['how'] == way})} for {WAYS[way]}" for way in HOW]
     budget = f"{written['size']} pixels, {recipe['epochs']} epochs, learning rate {recipe['lr']:g}"
     scratch = [r["validation"] for r in written["runs"] if (r["pretrained"], r["how"]) == ("none", "all")]
+    judged = written["runs"][0]["validation"]
     return {
         "starts-terms": f"{budget}; seeds: {', '.join(seeds)}",
         "starts-scratch": percent(mean_score(scratch)["accuracy"]) if scratch else NOT_YET,
+        "starts-chance": percent(max(map(sum, judged["confusion"])) / judged["images"]),
     }

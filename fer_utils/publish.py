@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ def publish(space: Workspace, run: str, folder: Path) -> Path:
             remedy=f"run `fer evaluate {run} --test` with FER2013 in the merged set",
         )
     name = result["model"]["name"]
-    text = card(name, run, result, alike(space.results, run))
+    text = card(name, run, result, alike(space.results, run), behind(space.results, result))
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}.safetensors"
     aside = target.with_name(f".{target.name}")
@@ -178,8 +178,30 @@ def _without_seed(result: dict[str, Any]) -> dict[str, Any]:
     return same | {"recipe": result["recipe"] | {"seed": None}, "calibrated": fitted}
 
 
-def card(name: str, run: str, result: dict[str, Any], seeds: Sequence[dict[str, Any]]) -> str:
-    """The model card of a result, as Markdown; `seeds` are the results of all seeds of its recipe."""
+def behind(folder: Path, result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By name, the results of a run's teachers and of itself before calibration, where there are any."""
+    names = [*(result.get("teachers") or {"checkpoints": ()})["checkpoints"]]
+    names += [result["calibrated"]["run"]] if result.get("calibrated") else []
+    paths = {name: folder / f"{name}.json" for name in names}
+    return {name: results.read(path) for name, path in paths.items() if path.exists()}
+
+
+def card(
+    name: str,
+    run: str,
+    result: dict[str, Any],
+    seeds: Sequence[dict[str, Any]],
+    behind: Mapping[str, dict[str, Any]],
+) -> str:
+    """The model card of a result, as Markdown.
+
+    Args:
+        name: under which it is published.
+        run: whose result it is.
+        result: with test scores.
+        seeds: the results of all seeds of its recipe, as `alike` finds them.
+        behind: the results of the runs that it comes from, as `behind` finds them.
+    """
     rows = [
         {
             "split": which,
@@ -203,7 +225,7 @@ def card(name: str, run: str, result: dict[str, Any], seeds: Sequence[dict[str, 
     ]
     return CARD.format(
         name=name,
-        origin=_origin(result),
+        origin=_origin(result, behind),
         run=run,
         network=result["model"]["name"],
         parameters=result["model"]["parameters"],
@@ -238,18 +260,26 @@ def _seeds(seeds: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _origin(result: dict[str, Any]) -> str:
+def _start(options: Mapping[str, Any]) -> str | None:
+    """What a network's training started from, if not from a random draw."""
+    if options.get("pretrained") not in ORIGINS:
+        return None
+    trunk = options["trunk"]
+    files = "; ".join(f"{SOURCES[n].url}, SHA-256 `{SOURCES[n].sha256}`" for n in FILES.get(trunk, ()))
+    return ORIGINS[options["pretrained"]].format(trunk=trunk, files=f" ({files})" if files else "")
+
+
+def _origin(result: dict[str, Any], behind: Mapping[str, dict[str, Any]]) -> str:
     """Lines on the weights that training started from, on teachers and on votes, where there were any."""
-    options, teachers, lines = result["model"]["options"], result.get("teachers"), ""
-    labels = result.get("labels")
-    if options.get("pretrained") in ORIGINS:
-        trunk = options["trunk"]
-        files = "; ".join(f"{SOURCES[n].url}, SHA-256 `{SOURCES[n].sha256}`" for n in FILES.get(trunk, ()))
-        start = ORIGINS[options["pretrained"]].format(trunk=trunk, files=f" ({files})" if files else "")
+    teachers, labels, lines = result.get("teachers"), result.get("labels"), ""
+    if start := _start(result["model"]["options"]):
         lines += f"- **Start:** {start}.\n"
     if teachers:
         names = ", ".join(teachers["checkpoints"])
         lines += f"- **Teachers:** {names}, with a share of {teachers['share']:g} in what was to be learnt.\n"
+        known = [behind[n]["model"]["options"] for n in teachers["checkpoints"] if n in behind]
+        for start in sorted({_start(options) or "" for options in known} - {""}):
+            lines += f"  Teachers started from {start}.\n"
     if labels:
         lines += f"- **Labels:** {LABELS[labels['kind']].format(weight=labels['share'])}.\n"
     if fitted := result.get("calibrated"):
@@ -257,10 +287,20 @@ def _origin(result: dict[str, Any]) -> str:
         lines += (
             f"- **Calibration:** scale and biases of the last layer were fitted to {fitted['images']:,} "
             f"validation images (`fer calibrate {fitted['run']}`), so that the validation scores below may "
-            f"be a little too high: cross-validated, {before} became {after}. Whether the network before "
-            f"that was scored on the test split, too, `book/results/{fitted['run']}.json` tells.\n"
+            f"be a little too high: cross-validated, {before} became {after}."
+            f"{_tested_before(behind.get(fitted['run']))}\n"
         )
     return lines
+
+
+def _tested_before(result: dict[str, Any] | None) -> str:
+    """Whether the network before calibration was scored on the test split as well, if that is known."""
+    if result is None:
+        return ""
+    if "fer2013" not in result.get("test", {}):
+        return " The network before that was not scored on the test split."
+    told = f"{result['test']['fer2013']['accuracy']:.2%}"
+    return f" The network before that was scored on the test split as well: {told} (`{result['name']}`)."
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:

@@ -71,9 +71,11 @@ class Recording:
         cell = next(cell for cell in self.cells if cell.source == source)
         if cell.execution_count is None:
             raise RuntimeError("the run of the chapter ended before this cell")
-        # What a machine says in passing (a locked history, a font cache that is built) is
-        # no result of the chapter; the report shows it all the same.
-        noise = [output for output in cell.outputs if output.get("name") == "stderr"]
+        # What a machine says in passing (a locked history, a font cache)
+        # is no result of the chapter; the report shows it all the same.
+        noise = [
+            output for output in cell.outputs if output.get("name") == "stderr"
+        ]
         for output in noise:
             warnings.warn(f"a cell wrote to stderr: {output.text}", stacklevel=2)
         said = [(o.output_type, o) for o in cell.outputs if o not in noise]

@@ -535,32 +535,29 @@ def test_tables_show_the_reports_or_say_that_there_are_none(space, doubts, netwo
     assert label_tables.issues_table(doubts).loc["labels"].tolist() == ["239", "239"]
     assert "3 folds" in label_tables.issues_reading(doubts)
     assert list(label_tables.networks_table(networks).index) == ["labels/own"]
-    both = label_tables.soft_table(networks, "validation")
-    beside = "easynet, labels, and votes beside them"
-    assert list(both.index) == ["easynet, FER2013's labels", "easynet, votes of FER+", beside]
-    assert both.loc[beside, "seeds"] == "not run yet"
-    own_only = {n: r for n, r in networks["runs"].items() if r["labels"] == "own"}
-    halves = label_tables.soft_table(networks | {"runs": own_only}, "validation")
-    assert halves.loc["easynet, votes of FER+", "seeds"] == "not run yet"
-    assert label_tables.soft_reading(networks | {"runs": own_only}, "validation") == "not run yet"
-    worse = json.loads(json.dumps(next(iter(own_only.values()))))
+    own = networks["runs"]["labels/own"]
+    worse = json.loads(json.dumps(own)) | {"labels": "ferplus"}
     for key in ("label", "majority"):
         worse["splits"]["validation"][key]["share"] -= 0.25
-    swapped = networks | {"runs": own_only | {"votes": worse | {"labels": "ferplus"}}}
-    assert label_tables.soft_reading(swapped, "validation").startswith("−25.0 points (−")
-    assert halves.loc["easynet, FER2013's labels"].equals(both.loc["easynet, FER2013's labels"])
+    several = {"runs": {"easynet-seed0": own, "easynet-seed1": own, "labels/votes-seed0": worse}}
+    soft = label_tables.soft_table(several, "validation")
+    assert list(soft["seeds"].items()) == [("easynet", 2), ("labels/votes", 1)]
+    assert list(soft["aimed at"]) == ["FER2013's labels", "votes of FER+"]
+    compared = ("labels/votes", "easynet", "validation")
+    assert label_tables.soft_reading(several, *compared).startswith("−25.0 points (−")
+    assert label_tables.soft_reading(networks, *compared) == "not run yet"
     facts = label_tables.facts(report)
     assert facts.keys() == label_tables.facts(None).keys()
     assert facts["labels-conflicts"] == "1" and facts["labels-copies"] == "100.0 %"
-    own = results.read(space.results / "labels" / "own.json")
-    assert "points" in label_tables.habits(report, [own])
+    result = results.read(space.results / "labels" / "own.json")
+    assert "points" in label_tables.habits(report, [result])
     for nothing in (
         label_tables.agreement_table(None), label_tables.entropy_table(None),
         label_tables.ceiling_table(None), label_tables.issues_table(None),
         label_tables.duplicates_table(None), label_tables.networks_table(None), label_tables.soft_table(None),
     ):  # fmt: skip
         assert "not run yet" in nothing.to_string()
-    assert "not run yet" in label_tables.habits(None, [own]) + label_tables.issues_reading(None)
+    assert "not run yet" in label_tables.habits(None, [result]) + label_tables.issues_reading(None)
 
 
 def test_figures_show_what_they_are_given(space, networks):

@@ -371,12 +371,14 @@ def test_the_figure_says_means_over_seeds_and_leaves_gaps():
 
 
 def test_the_terms_are_told_with_the_seeds_of_each_way():
-    scores = {"pretrained": "none", "validation": {"accuracy": 0.25, "images": 100}}
+    validation = {"accuracy": 0.25, "images": 100, "confusion": [[30, 10], [10, 50]]}
+    scores = {"pretrained": "none", "validation": validation}
     runs_ = [scores | {"how": h, "seed": s} for h, s in (("all", 0), ("probe", 0), ("probe", 1))] * 2
     said = pretraining.told({"size": 96, "recipe": {"epochs": 4, "lr": 0.03}, "runs": runs_})
     terms = said["starts-terms"]
     assert terms.startswith("96 pixels, 4 epochs, learning rate 0.03; seeds: 2 for a linear probe, 0 for")
     assert terms.endswith("1 for everything trained") and said["starts-scratch"] == "25.0 %"
+    assert said["starts-chance"] == "60.0 %"
     assert (
         set(pretraining.told(None).values()) == {"not run yet"}
         and pretraining.told(None).keys() == said.keys()

@@ -61,7 +61,9 @@ def test_published_weights_are_those_of_their_results_and_their_card_says_so(wei
     run = re.search(r"`fer publish (\S+)`", card)[1]
     result = results.read(ROOT / "book" / "results" / f"{run}.json")
     assert result["checkpoint"] == sha256(weights)
-    assert card == publish.card(weights.stem, run, result, publish.alike(ROOT / "book" / "results", run))
+    folder = ROOT / "book" / "results"
+    seeds, before = publish.alike(folder, run), publish.behind(folder, result)
+    assert card == publish.card(weights.stem, run, result, seeds, before)
     with safe_open(weights, "pt") as file:
         about = json.loads(file.metadata()["fer_utils"])
     assert about["options"] == result["model"]["options"] and about["recipe"] == result["recipe"]

@@ -353,14 +353,37 @@ def test_a_card_tells_where_the_weights_began_and_who_taught(space):
     options = result["model"]["options"] | {"trunk": "mobilenet_v1", "pretrained": "vggface2"}
     taught = {"share": 0.7, "checkpoints": {"one": "1", "two": "2"}}
     card = publish.card("facenet", "run", result | {"model": result["model"] | {"options": options},
-                                                    "teachers": taught}, [result])  # fmt: skip
+                                                    "teachers": taught}, [result], {})  # fmt: skip
     assert "mobilenet_v1 weights" in card and "learnt on VGGFace2" in card and "research only" in card
     assert all(SOURCES[name].sha256 in card for name in ("faceres.json", "faceres.bin"))
     assert "one, two, with a share of 0.7" in card and "**Labels:**" not in card
     for kind, says in (("both", "have forgotten"), ("ferplus", "instead of FER2013's labels")):
-        card = publish.card("easynet", "run", result | {"labels": {"kind": kind, "share": 0.25}}, [])
+        card = publish.card("easynet", "run", result | {"labels": {"kind": kind, "share": 0.25}}, [], {})
         assert "**Labels:**" in card and says in card and "0.25" in card
     (space.results / "toy.json").unlink()
+
+
+def test_a_card_tells_what_its_teachers_began_with_and_whether_the_test_was_read_before(space):
+    result = results.read(runs.evaluate(space, "toy", test=True))
+    (space.results / "toy.json").unlink()
+    began = result["model"]["options"] | {"trunk": "mobilenet_v1", "pretrained": "vggface2"}
+    teacher = result | {"name": "one", "model": result["model"] | {"options": began}}
+    fitted = {"run": "plain", "images": 9, "accuracy": {"before": 0.5, "after": 0.6}, "biases": [0.0] * 6}
+    taught = result | {"teachers": {"share": 0.7, "checkpoints": {"one": "1"}}, "calibrated": fitted}
+    untested = {key: value for key, value in result.items() if key != "test"}
+    for name, plain in (("plain", result), ("plain", untested)):
+        for told in (teacher, plain | {"name": name}):
+            results.write(told, space.results / f"{told['name']}.json")
+        found = publish.behind(space.results, taught)
+        assert list(found) == ["one", "plain"]
+        card = publish.card("net", "net", taught, [], found)
+        assert card.count("learnt on VGGFace2") == 1 and "**Start:**" not in card
+        score = f"as well: {result['test']['fer2013']['accuracy']:.2%} (`plain`)"
+        assert (score in card) == ("test" in plain) and ("was not scored on" in card) == ("test" not in plain)
+    for name in found:
+        (space.results / f"{name}.json").unlink()
+    assert publish.behind(space.results, taught) == {}
+    assert "Teachers started" not in publish.card("net", "net", taught, [], {})
 
 
 @pytest.mark.parametrize(("trunk", "side"), [("resnet50", 32), ("inception_resnet_v1", 80)])
@@ -413,10 +436,10 @@ def test_a_card_tells_what_all_seeds_of_a_recipe_reach(space):
         results.write(result | {"name": name}, space.results / f"{name}.json")
     alike = publish.alike(space.results, "net-seed0")
     assert [result["name"] for result in alike] == ["net-seed0", "net-seed12"]
-    assert "one seed of 2" in (card := publish.card("net", "net-seed0", first, alike))
+    assert "one seed of 2" in (card := publish.card("net", "net-seed0", first, alike, {}))
     assert f"{np.mean([result['test']['fer2013']['accuracy'] for result in (first, other)]):.2%}" in card
     alone = publish.alike(space.results, "net-both-seed0")
-    assert "No other seed" in publish.card("net", "net-both-seed0", other, alone)
+    assert "No other seed" in publish.card("net", "net-both-seed0", other, alone, {})
     # Another recipe under the same name is another network.
     results.write(other | {"name": "net-seed2", "recipe": first["recipe"] | {"lr": 9.0}},
                   space.results / "net-seed2.json")  # fmt: skip

@@ -13,7 +13,11 @@ def run(name, accuracy, *, options=None, recipe=None, augment=None, **others):
         "model": {"options": {"widths": [64, 128, 256], "stride": 2} | (options or {})},
         "recipe": {"epochs": 6, "lr": 0.02, "seed": 0, "augment": augment or {"flip": 0.5}} | (recipe or {}),
         "images_per_second": 261.4,
-        "learning_curve": [{"train_accuracy": 0.3}, {"train_accuracy": 0.591}],
+        "learning_curve": [
+            {"epoch": 1, "train_accuracy": 0.3, "val_accuracy": 0.5},
+            {"epoch": 2, "train_accuracy": 0.591, "val_accuracy": 0.6},
+            {"epoch": 3, "train_accuracy": 0.7, "val_accuracy": 0.55},
+        ],
         "validation": {"fer2013": SCORES | {"accuracy": accuracy}},
     } | others
 
@@ -40,7 +44,7 @@ def test_a_search_tells_what_each_run_changed():
         "plain": "augment none",
     }
     assert table.loc["wide", "accuracy, PublicTest"] == "60.4 %"
-    assert table.loc["wide", "training accuracy"] == "59.1 %" and table.loc["wide", "epochs"] == 2
+    assert table.loc["wide", "training accuracy"] == "59.1 %" and table.loc["wide", "epochs"] == 3
 
 
 def test_an_ablation_tells_what_each_change_brought():
@@ -82,7 +86,7 @@ def test_results_tell_what_was_learnt_from():
     table = notebook.results_table([r | {"validation": {"fer2013": scores}} for r in found])
     assert list(table["PublicTest (validation)"]) == [f"60.0 % ({notebook.interval(scores)})"] * 5
     assert list(table["PrivateTest (test)"]) == ["not read"] * 5
-    assert list(table["date, revision"]) == ["2026-01-01, abc"] * 5
+    assert list(table["revision"]) == ["abc"] * 5
     assert list(table["learnt from"]) == [
         "labels",
         "votes",
