@@ -13,6 +13,7 @@ READY   := $(VENV)/.ready
 CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 SOURCES  := $(shell find fer_utils book -type f -not -path '*/__pycache__/*') _config.yml _toc.yml
 OUT      := build/$(PROFILE)
+FACESET  := $(or $(FER_BUILD),build)/$(PROFILE)/faceset/manifest.json
 RUN      := $(addprefix $(OUT)/site/,$(CHAPTERS))
 HTML     := $(OUT)/html/index.html
 
@@ -43,16 +44,19 @@ book: $(READY)  ## run the chapters (PROFILE=demo or full) and build the HTML
 	@$(MAKE) --no-print-directory --jobs=$(JOBS) $(HTML)
 	@echo "The book is in $(HTML)"
 
-$(OUT)/faceset/manifest.json: $(READY) $(shell find fer_utils/datasets fer_utils/faces.py -name '*.py')
+# Drawn faces follow the code that draws and merges them. Real ones are merged here only if nobody has yet: they
+# may have been merged with options of their own, and runs belong to the set that they were trained on.
 ifeq ($(PROFILE),demo)
+$(FACESET): $(READY) $(shell find fer_utils/datasets fer_utils/faces.py -name '*.py')
 	$(BIN)/fer demo --anew
 else
+$(FACESET): | $(READY)
 	$(BIN)/fer merge
 endif
 
 # Executed copies: running the book never touches the notebooks of the checkout. A folder for IPython of its
 # own keeps two kernels from waiting for one history, and the user's start-up files out of the book.
-$(OUT)/site/notebooks/%.ipynb: notebooks/%.ipynb $(OUT)/faceset/manifest.json $(SOURCES)
+$(OUT)/site/notebooks/%.ipynb: notebooks/%.ipynb $(FACESET) $(SOURCES)
 	@mkdir -p $(@D) $(OUT)/ipython/$*
 	IPYTHONDIR=$(abspath $(OUT))/ipython/$* OMP_NUM_THREADS=$(THREADS) $(BIN)/papermill $< $@ --parameters PROFILE $(PROFILE) --kernel python3 --cwd notebooks --no-progress-bar $(LIMIT)
 
@@ -85,7 +89,7 @@ pages-test: chapters-test  ## build the demo book if need be and check its pages
 	$(MAKE) book PROFILE=demo
 	$(BIN)/pytest tests/test_book.py -q
 
-notebooks: build/demo/faceset/manifest.json  ## authors: run the chapters on demo faces and store the outputs
+notebooks: $(FACESET)  ## authors: run the chapters on demo faces and store the outputs
 	printf '%s\n' $(CHAPTERS) | OMP_NUM_THREADS=$(THREADS) xargs -P $(JOBS) -n 1 $(BIN)/jupyter nbconvert \
 	  --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False
 	$(BIN)/python book/stage.py tidy

@@ -133,7 +133,8 @@ def run(
         The path of the file.
 
     Raises:
-        DataError: nothing merged, or no faces of a source that is to be damaged.
+        DataError: nothing merged, a source without training or validation images, or no faces of a source
+            that is to be damaged.
         ValueError: an unknown recipe field, option or class.
     """
     start = time.perf_counter()
@@ -145,7 +146,8 @@ def run(
         model = models.build(NETWORK, **options)
     except (TypeError, RuntimeError) as error:  # what torch says of a word or a width that makes no layer
         raise ValueError(f"{NETWORK} cannot be built with {options}: {error}") from None
-    for swap in swaps:  # before hours of training
+    checks.comparable(faces)  # like swaps: before hours of training
+    for swap in swaps:
         checks.exchanged(faces, *swap)
     build = partial(models.build, NETWORK, **options)
 

@@ -154,6 +154,21 @@ def source_matrix(build: Build, faces: FaceSet, recipe: Recipe, *, steps: int = 
     Raises:
         DataError: a source lacks training or validation images.
     """
+    sources = comparable(faces)
+    rows = [*sources, ALL] if len(sources) > 1 else sources
+    confusions: Confusions = {}
+    for trained_on in rows:
+        confusions |= _confusions_of(build, faces, recipe, trained_on, sources, steps)
+    shares = {s: _open_images(faces, s).index["label"].value_counts(normalize=True).max() for s in sources}
+    return _matrix(confusions, rows, pd.Series(shares))
+
+
+def comparable(faces: FaceSet) -> list[str]:
+    """The sources of a merged set.
+
+    Raises:
+        DataError: a source lacks training or validation images, so that `source_matrix` cannot be made.
+    """
     sources = list(dict.fromkeys(faces.index["source"]))
     for source, split in itertools.product(sources, ("train", "validation")):
         if not len(faces.split(split, source)):
@@ -162,12 +177,7 @@ def source_matrix(build: Build, faces: FaceSet, recipe: Recipe, *, steps: int = 
                 file=faces.path,
                 remedy="merge without it: `fer merge --sources …` with the names of the others",
             )
-    rows = [*sources, ALL] if len(sources) > 1 else sources
-    confusions: Confusions = {}
-    for trained_on in rows:
-        confusions |= _confusions_of(build, faces, recipe, trained_on, sources, steps)
-    shares = {s: _open_images(faces, s).index["label"].value_counts(normalize=True).max() for s in sources}
-    return _matrix(confusions, rows, pd.Series(shares))
+    return sources
 
 
 def _confusions_of(

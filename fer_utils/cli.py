@@ -178,10 +178,13 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from fer_utils.compare import paired
 
-    found = paired(_workspace(options), options.first, options.second, split=options.split)
+    found = paired(
+        _workspace(options), options.first, options.second, split=options.split, source=options.source
+    )
     print(
-        f"{found['images']:,} {options.split} images of FER2013: {options.first} {found['accuracy'][0]:.2%}, "
-        f"{options.second} {found['accuracy'][1]:.2%}; right alone {found['only_a']} and {found['only_b']}, "
+        f"{found['images']:,} {options.split} images of {options.source}: "
+        f"{options.first} {found['accuracy'][0]:.2%}, {options.second} {found['accuracy'][1]:.2%}; "
+        f"right alone {found['only_a']} and {found['only_b']}, "
         f"p = {found['p']:.2g} (McNemar, exact)"
     )
 
@@ -190,7 +193,7 @@ def _compare_all(options: argparse.Namespace) -> None:
     from fer_utils.compare import NETWORKS, networks
 
     chosen = {n: getattr(options, n) for n in NETWORKS}
-    report = networks(_workspace(options), chosen, name=options.name)
+    report = networks(_workspace(options), chosen, source=options.source, name=options.name)
     for pair in report["pairs"]:
         print(
             f"{pair['what']:18s}  {pair['variant']:12s}  {pair['runs'][0]} {pair['accuracy'][0]:.2%}, "
@@ -523,11 +526,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("first", help="name of a run")
     sub.add_argument("second", help="name of another")
     sub.add_argument("--split", choices=("validation", "test"), default="test")
+    sub.add_argument("--source", default="fer2013", help="whose images")
 
     sub = command("compare-all", _compare_all, "EasyNet against FaceNet, seed by seed, and their ensembles")
     sub.add_argument("--easynet", nargs="+", metavar="RUN", help="its runs (default: easynet-seed<n>)")
     sub.add_argument("--facenet", nargs="+", metavar="RUN", help="its runs (default: facenet-seed<n>)")
     sub.add_argument("--name", default="networks", help="of the file that is written")
+    sub.add_argument("--source", default="fer2013", help="whose images")
 
     sub = command("depth", _depth, "does depth help? EasyNet with 2, 3, 4 convolutions, and MobileNetV1")
     sub.add_argument("--seeds", nargs="+", type=int, default=[0])

@@ -93,15 +93,22 @@ def answers(space: Workspace, names: Sequence[str], split: str, source: str) -> 
     """Collect the kept answers of several runs to the images of one source.
 
     Raises:
-        DataError: a run has no predictions, or the runs saw different images.
+        DataError: a run has no predictions of that source, or the runs saw different images or labels.
     """
     tables = []
     for run in names:
         table = predictions(space, run, split)
         tables.append(table[table["source"] == source])
-        if tables[-1]["origin"].tolist() != tables[0]["origin"].tolist() or tables[0].empty:
+        if tables[-1].empty:
+            others = ", ".join(sorted(table["source"].unique()))
             raise DataError(
-                f"{names[0]} and {run} were not scored on the same {split} images of {source}",
+                f"{run} was not scored on {split} images of {source}",
+                file=results.predictions_path(space.results, run, split),
+                remedy=f"ask for a source that it was scored on: {others}",
+            )
+        if any(tables[-1][key].tolist() != tables[0][key].tolist() for key in ("hash", "label")):
+            raise DataError(
+                f"{names[0]} and {run} were not scored on the same {split} images and labels of {source}",
                 file=space.runs,
                 remedy="evaluate both on the same merged set",
             )
@@ -477,8 +484,16 @@ def trained(
         it was read, `test`.
 
     Raises:
-        DataError: a finished run of that name had another recipe, precision or network.
+        DataError: the source has no images to judge by, or a finished run of that name had another recipe,
+            precision or network.
     """
+    for split in ("validation", "test")[: 1 + test]:
+        if not len(space.faces().split(split, source)):
+            raise DataError(
+                f"there are no {split} images of {source} to compare networks on",
+                file=space.faceset,
+                remedy=f"put {source} with its {split} images below FER_DATA and run `fer merge`",
+            )
     runs.train_or_load(
         space, network, seed=seed, name=name, recipe_changes=recipe_changes, model_options=model_options,
         **train_options,

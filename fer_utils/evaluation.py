@@ -70,16 +70,24 @@ def _crops(images: torch.Tensor, share: float = 0.9) -> list[torch.Tensor]:
 
 
 def bootstrap_interval(
-    correct: np.ndarray, *, level: float = 0.95, draws: int = 10_000, seed: int = 0
+    correct: np.ndarray,
+    people: np.ndarray | None = None,
+    *,
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
 ) -> Interval:
     """Percentile bootstrap interval of an accuracy (Efron & Tibshirani 1993, ch. 13).
 
     Drawing n images with replacement and counting the right ones is a binomial draw, so no image is
-    actually drawn. Where all answers are right, or all wrong, every draw is alike and would claim certainty;
-    then it is Wilson's interval.
+    actually drawn. Images of one person are no independent draws: a face that is misread once is misread in
+    the next picture, too. So where people are known, they are drawn, each with all of their images (cluster
+    bootstrap; Field & Welsh 2007, J. R. Stat. Soc. B 69, 369). Where all answers are right, or all wrong,
+    every draw is alike and would claim certainty; then it is Wilson's interval, of so many images or people.
 
     Args:
         correct: bool (N,), whether each image was classified rightly.
+        people: (N,), whose image it is; none if that is not known.
         level: coverage, 0–1.
         draws: bootstrap samples.
         seed: of the random numbers.
@@ -90,10 +98,18 @@ def bootstrap_interval(
     n = len(correct)
     if not n:
         raise ValueError("an interval needs at least one image")
-    hits = int(np.sum(correct))
+    hits, rng = int(np.sum(correct)), np.random.default_rng(seed)
+    if people is None:
+        drawn = n
+        shares = rng.binomial(n, hits / n, draws) / n
+    else:
+        _, person = np.unique(people, return_inverse=True)
+        right, images = np.bincount(person, correct), np.bincount(person)
+        drawn = len(images)
+        often = rng.multinomial(drawn, np.full(drawn, 1 / drawn), draws)
+        shares = (often @ right) / (often @ images)
     if hits in (0, n):
-        return wilson_interval(hits, n, level=level)
-    shares = np.random.default_rng(seed).binomial(n, hits / n, draws) / n
+        return wilson_interval(drawn if hits else 0, drawn, level=level)
     low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -147,15 +163,20 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bi
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+def metrics(
+    labels: np.ndarray, probabilities: np.ndarray, people: np.ndarray | None = None
+) -> dict[str, Any]:
     """All scores of one set of predictions, as plain values for a results file.
 
     Args:
         labels: int (N,), values 0–5.
         probabilities: float (N, 6).
+        people: (N,), whose image it is, if that is known: for `accuracy_interval`. (The intervals of recalls
+            take images as independent all the same, and are too narrow where a person has several.)
 
     Returns:
-        `images`; `accuracy` with its bootstrap 95 % interval `accuracy_interval`; `macro_f1`; `recall` and
+        `images`; `accuracy` with its bootstrap 95 % interval `accuracy_interval`; `macro_f1`, the
+        mean of F1 over the classes that have images; `recall` and
         `recall_interval` (Wilson 95 %) by class; `expected_calibration_error`; `log_loss`; `confusion`
         (rows: label, columns: prediction, counts). Classes without an image have the recall none.
 
@@ -171,8 +192,10 @@ def metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     return {
         "images": len(labels),
         "accuracy": float(np.mean(predicted == labels)),
-        "accuracy_interval": list(bootstrap_interval(predicted == labels)),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+        "accuracy_interval": list(bootstrap_interval(predicted == labels, people)),
+        "macro_f1": float(
+            f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)
+        ),
         "recall": {c: h / n if n else None for c, h, n in zip(CLASSES, hits, totals, strict=True)},
         "recall_interval": {
             c: list(wilson_interval(h, n)) if n else None

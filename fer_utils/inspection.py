@@ -138,13 +138,21 @@ def inspect(space: Workspace, name: str, *, images: int | None = None, pictures:
         The path of the file, `inspection/<name>.json` below the results.
 
     Raises:
-        DataError: there is no such network, nothing is merged, or no image to look at.
+        DataError: there is no such network, nothing is merged, no image to look at, or a published network
+            may have learnt the images.
     """
     began = time.monotonic()
     path = _weights(space, name)
     model = load_checkpoint(path)
     faces = space.faces()
     runs.refuse_another_set(path.parent, faces)
+    mixed = [s["name"] for s in faces.manifest["sources"] if not s.get("own_splits", True)]
+    if SOURCE in mixed and not (path.parent / "run.json").exists():
+        raise DataError(
+            "the validation images are of FER2013's training images, which a published network has learnt",
+            file=space.faceset,
+            remedy="merge a copy of FER2013 that tells PublicTest and PrivateTest apart, such as fer2013.csv",
+        )
     faces = faces.split("validation", SOURCE)
     if not len(faces):
         raise DataError(

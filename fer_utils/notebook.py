@@ -372,8 +372,8 @@ def listed(parts: Iterable[str]) -> str:
 
 
 def full_results(pattern: str) -> list[dict[str, Any]]:
-    """Results files of the full profile whose names match; empty before the full run."""
-    return results.read_all(workspace("full").results, pattern)
+    """Results of the full profile by the book's protocol whose names match; empty before the full run."""
+    return results.by_protocol(results.read_all(workspace("full").results, pattern))
 
 
 def data_table(manifest: dict[str, Any]) -> pd.DataFrame:

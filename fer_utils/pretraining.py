@@ -13,6 +13,7 @@ from typing import Any
 from fer_utils import results, runs
 from fer_utils.compare import FOLDER, trained
 from fer_utils.errors import DataError
+from fer_utils.files import sha256
 from fer_utils.notebook import NOT_YET, percent
 from fer_utils.recipes import recipe_for
 from fer_utils.seeds import mean_score
@@ -34,13 +35,20 @@ HOW: dict[str, dict[str, Any]] = {
     "head": {"freeze": 1.0, "head": _HEAD},
     "all": {"freeze": 0, "head": _HEAD},
 }
-TERMS = ("profile", "source", "size", "precision", "recipe")  # what must be equal for all runs of a file
+TERMS = (
+    "profile",
+    "faceset",
+    "source",
+    "size",
+    "precision",
+    "recipe",
+)  # what must be equal for all runs of a file
 _METRICS = results.SCHEMA["properties"]["validation"]["additionalProperties"]
 SCHEMA = {
     "title": "comparison of starts",
     "command": "fer pretraining",
     "type": "object",
-    "required": ["format", "date", "revision", *TERMS, "missing", "runs"],
+    "required": ["format", "date", "revision", *TERMS[1:], "missing", "runs"],
     "properties": {
         "format": {"const": 1},
         "missing": {"type": "array", "items": {"type": "string"}},
@@ -95,9 +103,10 @@ def compare(
         **train_options: passed to `runs.train`.
 
     Returns:
-        What is in the file, beside date and revision: `source`, `size`, `precision`, `recipe` (without the
-        seed), `missing` (names of the runs asked for that are not there yet) and `runs`, each with `name`,
-        `trunk`, `pretrained`, `how` and what `compare.trained` gives.
+        What is in the file, beside date and revision: `faceset` (checksum of the merged set), `source`,
+        `size`, `precision`, `recipe` (without the seed), `missing` (names of the runs asked for that are not
+        there yet) and `runs`, each with `name`, `trunk`, `pretrained`, `how` and what `compare.trained`
+        gives.
 
     Raises:
         DataError: weights cannot be had, finished runs of that name had other settings, or the file holds
@@ -110,7 +119,9 @@ def compare(
     recipe = runs.change(recipe_for("facenet", space.profile)[1], changes)
     views = 1 if recipe.augment is None else min(VIEWS, recipe.epochs)
     precision = train_options.get("precision") or default_precision()
-    terms = dict(zip(TERMS, (space.profile, source, size, precision, _without_seed(recipe)), strict=True))
+    faceset = sha256(space.faces().path / "manifest.json")
+    asked = (faceset, space.profile, source, size, precision, _without_seed(recipe))
+    terms = dict(zip(TERMS, asked, strict=True))
     path = space.results / FOLDER / "pretraining.json"
     done = _earlier(path, terms)
     plan = [(seed, way, start) for seed in seeds for way in how for start in STARTS]
@@ -137,7 +148,9 @@ def _earlier(path: Path, terms: dict[str, Any]) -> dict[str, dict[str, Any]]:
         return {}
     found = results.read(path, SCHEMA)
     # A recipe from before a field was added had, in effect, that field's default.
-    then = {key: found[key] for key in TERMS} | {"recipe": _without_seed(Recipe.from_dict(found["recipe"]))}
+    then = {key: found.get(key) for key in TERMS} | {
+        "recipe": _without_seed(Recipe.from_dict(found["recipe"]))
+    }
     changed = [key for key in TERMS if then[key] != terms[key]]
     if changed:
         raise DataError(

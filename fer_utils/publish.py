@@ -63,8 +63,7 @@ an earlier split. `+flip` and `+ten-crop` look more than once.
 
 ## Evaluation data
 
-FER2013's PublicTest is *validation*: epoch, recipe and run were chosen on it, so its scores are a little
-too high. PrivateTest is *test*. Both without *disgust*, the seventh class.
+{evaluation}
 
 ## Scores
 
@@ -226,6 +225,7 @@ def card(
     return CARD.format(
         name=name,
         origin=_origin(result, behind),
+        evaluation=_evaluation(result),
         run=run,
         network=result["model"]["name"],
         parameters=result["model"]["parameters"],
@@ -258,6 +258,25 @@ def _seeds(seeds: Sequence[dict[str, Any]]) -> str:
         f"{mean['accuracy']:.2%} ({mean['low']:.2%} to {mean['high']:.2%}, for images and seeds): expect "
         "that of a training like it."
     )
+
+
+def _evaluation(result: dict[str, Any]) -> str:
+    """Lines on the images that the scores were measured on."""
+    chosen = "epoch, recipe and run were chosen on it, so its scores are a little\ntoo high."
+    if result["profile"] == "demo":
+        return (
+            f"Faces drawn by a program. *Validation*: {chosen} The scores say nothing about faces of people."
+        )
+    if results.own_splits(result):
+        lines = f"FER2013's PublicTest is *validation*: {chosen} PrivateTest is *test*."
+    else:
+        lines = (
+            "The copy of FER2013 did not tell PublicTest and PrivateTest apart: *test* is both of them, and\n"
+            f"*validation* was held out of its training images: {chosen} No score here is one on PrivateTest."
+        )
+    disgust = result.get("protocol", {}).get("disgust", "drop")
+    kept = "Both without *disgust*, the seventh class."
+    return f"{lines} {kept if disgust == 'drop' else 'Images of *disgust* count as *angry*.'}"
 
 
 def _start(options: Mapping[str, Any]) -> str | None:

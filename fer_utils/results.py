@@ -150,6 +150,28 @@ def read_all(folder: Path, pattern: str = "*.json") -> list[dict[str, Any]]:
     return [read(path) for path in sorted(folder.glob(pattern))]
 
 
+def by_protocol(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results that were scored on FER2013's PublicTest with *disgust* left out, as the book's are.
+
+    Test scores are kept where they are on PrivateTest, and left out otherwise.
+    """
+    kept = []
+    for result in found:
+        if "fer2013" in result["validation"] and own_splits(result) and _disgust(result) == "drop":
+            tested = "fer2013" in result.get("test", {})
+            kept.append(result if tested else {k: v for k, v in result.items() if k != "test"})
+    return kept
+
+
+def own_splits(result: dict[str, Any]) -> bool:
+    """Whether FER2013's validation and test are PublicTest and PrivateTest; older files note nothing else."""
+    return "fer2013" not in result.get("protocol", {}).get("other_splits", ())
+
+
+def _disgust(result: dict[str, Any]) -> str:
+    return result.get("protocol", {}).get("disgust", "drop")
+
+
 def describe_run(
     name: str,
     profile: str,
@@ -190,6 +212,10 @@ def describe_run(
             "sources": {s["name"]: s["checksums"] for s in faces.manifest["sources"]},
             "trained_on": about["sources"] or sorted(s["name"] for s in faces.manifest["sources"]),
             "splits": {f"{split}/{source}": int(n) for (split, source), n in sizes.items()},
+        },
+        "protocol": {
+            "disgust": faces.manifest["disgust"],
+            "other_splits": [s["name"] for s in faces.manifest["sources"] if not s.get("own_splits", True)],
         },
         "revision": about["revision"],
         "precision": about.get("precision", "32-true"),
@@ -232,12 +258,15 @@ def evaluate(model: nn.Module, faces: FaceSet, split: str) -> tuple[dict[str, di
     for source in sorted(index["source"].unique()):
         rows = (index["source"] == source).to_numpy()
         labels, fresh = part.labels[rows], ~index["seen_copy"].to_numpy()[rows]
-        scores[source] = metrics(labels, plain[rows])
-        scores[f"{source}+flip"] = metrics(labels, flip[rows])
+        people = index["subject"][rows]
+        people = None if people.isna().any() else people.to_numpy(str)
+        scores[source] = metrics(labels, plain[rows], people)
+        scores[f"{source}+flip"] = metrics(labels, flip[rows], people)
         if crops is not None:
-            scores[f"{source}+ten-crop"] = metrics(labels, crops[rows])
+            scores[f"{source}+ten-crop"] = metrics(labels, crops[rows], people)
         if not fresh.all() and fresh.any():
-            scores[f"{source}-deduplicated"] = metrics(labels[fresh], plain[rows][fresh])
+            few = None if people is None else people[fresh]
+            scores[f"{source}-deduplicated"] = metrics(labels[fresh], plain[rows][fresh], few)
     columns = [f"p_{c}" for c in CLASSES], [f"flip_{c}" for c in CLASSES]
     predictions = pd.concat(
         [

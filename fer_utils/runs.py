@@ -29,7 +29,15 @@ from fer_utils.faces import FaceDetector, face_image
 from fer_utils.files import sha256, write_json, write_table
 from fer_utils.models import FaceNet, build
 from fer_utils.recipes import recipe_for
-from fer_utils.training import Fit, Recipe, check_recipe, check_settings, default_precision, fit
+from fer_utils.training import (
+    Fit,
+    Recipe,
+    check_recipe,
+    check_settings,
+    default_precision,
+    fit,
+    refuse_no_images,
+)
 from fer_utils.votes import LabelKind, join, read_votes, second_question, soft_labels
 from fer_utils.weights import load_checkpoint, save_checkpoint
 from fer_utils.workspace import Workspace
@@ -102,6 +110,7 @@ def train(
     faces = space.faces()
     training = of_sources(faces, sources).split("train")
     validation = of_sources(faces, validate_on or sources).split("validation")
+    refuse_no_images(training, validation)
     L.seed_everything(seed, verbose=False)
     options = options | (model_options or {})
     try:
@@ -363,6 +372,12 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
         ) from None
     faces = space.faces()
     refuse_another_set(folder, faces)
+    if test and not len(faces.split("test")):
+        raise DataError(
+            "the merged set has no test images",
+            file=faces.path,
+            remedy="score on validation alone (without --test), or merge sources that have a test split",
+        )
     out = space.results / f"{name}.json"
     result = results.describe_run(
         name, space.profile, model, about, recipe, history, faces, folder / "model.safetensors"

@@ -160,7 +160,6 @@ class FaceData(L.LightningDataModule):
         self, train: FaceSet, validation: FaceSet, recipe: Recipe, targets: np.ndarray | None = None
     ) -> None:
         super().__init__()
-        refuse_no_images(train, validation)
         self.train_faces, self.validation_faces = Faces(train, targets), Faces(validation)
         self.recipe = recipe
 
@@ -477,6 +476,7 @@ def fit(
     Raises:
         DataError: no images, or a resumed run whose recipe differs from the one it began with.
     """
+    refuse_no_images(train, validation)
     keep_freed_memory()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ from fer_utils.notebook import (
     poster,
     search_table,
 )
-from fer_utils.results import read_all
+from fer_utils.results import by_protocol, read_all
 from fer_utils.seeds import Z, mean_score, of_seeds, quantile
 from fer_utils.workspace import Workspace
 
@@ -355,7 +355,7 @@ def _reached(network: str) -> Callable[[Path], Ruling]:
     """Our mean over seeds against the poster's figure."""
 
     def judge(folder: Path) -> Ruling:
-        found = [r for r in read_all(folder, f"{network}-seed*.json") if "test" in r]
+        found = [r for r in by_protocol(read_all(folder, f"{network}-seed*.json")) if "test" in r]
         if not found:
             return NOT_YET, f"No seed of {POSTER_NAMES[network]} has been scored on PrivateTest."
         goal, score = poster(POSTER_NAMES[network]), mean_score([r["test"]["fer2013"] for r in found])

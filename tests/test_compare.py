@@ -89,6 +89,13 @@ def test_what_cannot_be_compared_is_refused(space, report, tmp_path):
     table.iloc[1:].to_parquet(path)
     with pytest.raises(DataError, match="not scored on the same test images"):
         compare.paired(space, first, second)
+    relabelled = table.assign(label=(table["label"] + 1) % 6)  # a row of the source was put right
+    relabelled.attrs = table.attrs
+    relabelled.to_parquet(path)
+    with pytest.raises(DataError, match="not scored on the same test images and labels"):
+        compare.paired(space, first, second)
+    with pytest.raises(DataError, match=r"not scored on test images of kdef.*ask for a source.*fer2013"):
+        compare.paired(space, first, second, source="kdef")
     shutil.copy(results.predictions_path(space.results, first, "test"), path)
     with pytest.raises(DataError, match="not of the weights that its results file speaks of"):
         compare.paired(space, first, second)

@@ -56,7 +56,8 @@ def test_metrics_agree_with_scikit_learn(seed, n):
     labels, probabilities = rng.integers(0, 6, n), random_probabilities(rng, n)
     scores, predicted = metrics(labels, probabilities), probabilities.argmax(1)
     assert scores["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
-    assert scores["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=0))
+    each = f1_score(labels, predicted, labels=range(6), average=None, zero_division=0)
+    assert scores["macro_f1"] == pytest.approx(each[np.unique(labels)].mean())
     assert np.sum(scores["confusion"]) == n
     recalls = recall_score(labels, predicted, average=None, labels=range(6), zero_division=0)
     for name, value in zip(CLASSES, recalls, strict=True):
@@ -156,3 +157,26 @@ def test_ten_crops_are_corners_and_centre_each_and_mirrored():
 
 def test_majority_accuracy_uses_the_training_majority():
     assert majority_accuracy(np.array([2, 2, 1, 0]), np.array([2, 2, 1])) == 0.5
+
+
+def test_people_are_drawn_with_all_of_their_images():
+    rng = np.random.default_rng(0)
+    right = rng.random(24) < 0.8
+    correct, people = np.repeat(right, 9), np.repeat(np.arange(24), 9)
+    low, high = bootstrap_interval(correct, people)
+    once = bootstrap_interval(right)
+    assert (low, high) == pytest.approx(once, abs=0.05), "nine pictures of a face say no more than one"
+    alone = bootstrap_interval(correct)
+    assert high - low > 2 * (alone[1] - alone[0])
+    apart = bootstrap_interval(right, np.arange(24))
+    assert apart == pytest.approx(once, abs=0.05)
+    assert bootstrap_interval(np.ones(18, bool), np.repeat([0, 1], 9)) == wilson_interval(2, 2)
+    assert bootstrap_interval(np.zeros(18, bool), np.repeat([0, 1], 9)) == wilson_interval(0, 2)
+
+
+def test_the_interval_of_a_source_with_people_is_theirs():
+    labels = np.repeat([0, 1, 2, 3], 10)
+    probabilities = np.eye(6)[np.where(labels == 3, 0, labels)]
+    people = np.repeat(["a", "b", "c", "d"], 10)
+    wide, narrow = (metrics(labels, probabilities, given_)["accuracy_interval"] for given_ in (people, None))
+    assert np.ptp(wide) > 2 * np.ptp(narrow)

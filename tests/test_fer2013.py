@@ -150,7 +150,7 @@ def test_class_folders_under_all_their_names(tmp_path, classes, suffix, place):
     folders(tmp_path / place, classes, suffix=suffix, train=2, test=2)
     source = read(tmp_path)
     assert source.layout == "class folders"
-    assert splits_of(source) == {"train": 14, "validation": 7, "test": 7}
+    assert splits_of(source) == {"train": 14, "validation": 7, "test": 7} and source.own_splits
     assert not source.notes
     for row, origin in enumerate(source.table["origin"]):
         name = (tmp_path / origin).parent.name
@@ -170,7 +170,7 @@ def test_the_prefix_of_a_name_is_trusted_over_the_folder(tmp_path):
 def test_a_test_folder_without_prefixes_is_the_undivided_set_and_says_so(tmp_path):
     folders(tmp_path, KAGGLE, prefix=False, train=17, test=3)
     source = read(tmp_path)
-    assert splits_of(source) == {"train": 105, "validation": 14, "test": 21}
+    assert splits_of(source) == {"train": 105, "validation": 14, "test": 21} and not source.own_splits
     held = source.table[source.table["split"] == "validation"]
     assert Counter(held["emotion"]) == dict.fromkeys(KAGGLE, 2)
     assert all(origin.startswith("train/") for origin in held["origin"])
@@ -204,7 +204,7 @@ def test_parts_that_are_nested_in_themselves_are_read(tmp_path):
         (tmp_path / part).mkdir()
         (tmp_path / "x").rename(tmp_path / part / part)
     source = read(tmp_path)
-    assert splits_of(source) == {"train": 14, "validation": 7, "test": 7}
+    assert splits_of(source) == {"train": 14, "validation": 7, "test": 7} and source.own_splits
     assert not source.notes
 
 
@@ -344,3 +344,9 @@ def test_a_folder_that_may_not_be_read_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr("fer_utils.datasets.layouts.os.scandir", scan)
     refused(lambda: read(tmp_path), file=closed, says="check its permissions")
+
+
+def test_folders_of_another_data_set_are_refused(tmp_path):
+    for part in ("train", "test"):
+        save(tmp_path / "archive" / part / "happy" / "1.png", noise(1, 112)[0])
+    refused(lambda: read(tmp_path), file=tmp_path / "archive", says="these are others (112 by 112")

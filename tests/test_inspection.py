@@ -1,5 +1,6 @@
 """What a network looks at, how sure it is and what throws it off: each measure finds what was planted."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -445,6 +446,22 @@ def test_published_networks_can_be_looked_at(space, toy, tmp_path, monkeypatch):
                     {"network": "easynet", "options": toy.options})  # fmt: skip
     path = inspection.inspect(space, "easynet", images=6, pictures=3)
     assert path.name == "easynet.json" and inspection.read(path)["name"] == "easynet"
+
+
+def test_published_networks_are_not_asked_about_what_they_may_have_learnt(
+    space, toy, toy_faces, tmp_path, monkeypatch
+):
+    (tmp_path / "weights").mkdir()
+    save_checkpoint(
+        toy, tmp_path / "weights" / "easynet.safetensors", {"network": "easynet", "options": toy.options}
+    )
+    monkeypatch.setattr(inspection, "project_root", lambda: tmp_path)
+    sources = [source | {"own_splits": False} for source in toy_faces.manifest["sources"]]
+    mixed = copy.copy(toy_faces)
+    mixed.manifest = toy_faces.manifest | {"sources": sources}
+    monkeypatch.setattr(Workspace, "faces", lambda space: mixed)
+    with pytest.raises(DataError, match="which a published network has learnt"):
+        inspection.inspect(space, "easynet", images=4, pictures=4)
 
 
 def test_runs_of_another_merged_set_are_not_looked_at(space):

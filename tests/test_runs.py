@@ -231,6 +231,44 @@ def test_what_cannot_begin_takes_nothing_away(space, capsys, wrong):
     assert {path.name: sha256(path) for path in folder.iterdir()} == before
 
 
+def test_no_images_to_choose_by_take_nothing_away(space, monkeypatch):
+    folder = space.runs / "toy"
+    before = {path.name: sha256(path) for path in folder.iterdir()}
+    keep = lambda faces, sources: faces.where((faces.index["split"] != "validation").to_numpy())  # noqa: E731
+    monkeypatch.setattr(runs, "of_sources", keep)
+    with pytest.raises(DataError, match="no validation images"):
+        runs.train(space, "easynet", name="toy")
+    assert {path.name: sha256(path) for path in folder.iterdir()} == before
+
+
+def test_no_test_images_are_no_test_score(space, monkeypatch):
+    faces = space.faces()
+    few = faces.where((faces.index["split"] != "test").to_numpy())
+    monkeypatch.setattr(type(space), "faces", lambda space: few)
+    with pytest.raises(DataError, match="has no test images"):
+        runs.evaluate(space, "toy", test=True)
+
+
+def test_scores_on_other_splits_are_kept_apart(space):
+    result = results.read(runs.evaluate(space, "toy", test=True))
+    (space.results / "toy.json").unlink()
+    assert result["protocol"] == {"disgust": "drop", "other_splits": []}
+    mixed = result | {"protocol": {"disgust": "drop", "other_splits": ["fer2013"]}}
+    angry = result | {"protocol": {"disgust": "angry", "other_splits": []}}
+    elsewhere = result | {"validation": {"ckplus": result["validation"]["fer2013"]}}
+    only = result | {"test": {"jaffe": result["test"]["fer2013"]}}
+    kept = results.by_protocol([result, mixed, angry, elsewhere, only])
+    assert kept[0] is result and len(kept) == 2 and "test" not in kept[1]
+    real = result | {"profile": "full"}
+    card = publish.card("net", "net", real, [], {})
+    assert "PublicTest is *validation*" in card and "without *disgust*" in card
+    told = publish.card("net", "net", real | {"protocol": mixed["protocol"]}, [], {})
+    assert "No score here is one on PrivateTest" in told and "PublicTest is" not in told
+    told = publish.card("net", "net", real | {"protocol": angry["protocol"]}, [], {})
+    assert "count as *angry*" in told and "without *disgust*" not in told
+    assert "Faces drawn by a program" in publish.card("net", "net", real | {"profile": "demo"}, [], {})
+
+
 def test_no_teacher_of_another_merged_set(space):
     path = space.runs / "toy" / "run.json"
     whole = path.read_bytes()

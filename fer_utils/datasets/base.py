@@ -87,6 +87,8 @@ class FaceSource:
         cropped: true where the images are face crops already; false where a face must be detected.
         files: the files that the table was read from, for checksums.
         notes: what the reader should know, e.g. how many sequences had no label.
+        own_splits: false where a split is not that of the data set's owners, though they have published one,
+            so that scores on it must not be compared with others'.
     """
 
     name: str
@@ -96,6 +98,7 @@ class FaceSource:
     cropped: bool
     files: tuple[Path, ...]
     notes: tuple[str, ...] = field(default=())
+    own_splits: bool = True
 
     def __post_init__(self) -> None:
         if tuple(self.table.columns) != COLUMNS:

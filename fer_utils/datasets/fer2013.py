@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from contextlib import suppress
 from pathlib import Path
+
+from PIL import Image
 
 from fer_utils.datasets.base import SPLITS, FaceSource, ImageFiles, Reader
 from fer_utils.datasets.layouts import (
@@ -29,6 +32,7 @@ from fer_utils.emotions import CLASSES, FER2013, FOLDER_NAMES
 from fer_utils.errors import DataError
 
 REMEDY = "put fer2013.csv, icml_face_data.csv, or train/ and test/ with a folder for each class there"
+SIZE = (48, 48)
 SPLIT_OF_FOLDER = {
     "train": "train",
     "training": "train",
@@ -144,10 +148,35 @@ def _read_folders(path: Path, root: Path) -> FaceSource:
     if missing := sorted(set(CLASSES) - set(emotions)):
         notes.append(f"no images of {', '.join(missing)}")
     images = [image for image, *_ in faces]
+    _check_size(path, faces)
     table = face_table(emotions, [below(image, root) for image in images], splits=splits)
     return FaceSource(
-        "fer2013", "class folders", table, ImageFiles(images), True, tuple(images), tuple(notes)
+        "fer2013",
+        "class folders",
+        table,
+        ImageFiles(images),
+        True,
+        tuple(images),
+        tuple(notes),
+        not undivided,
     )
+
+
+def _check_size(path: Path, faces: list[tuple[Path, str, Path]]) -> None:
+    """Refuse folders of another data set: the first image of each class and split tells."""
+    first = {(emotion, part): image for image, emotion, part in reversed(faces)}
+    sizes = set()
+    for image in first.values():
+        with suppress(OSError), Image.open(image) as opened:
+            sizes.add(opened.size)
+    if sizes and SIZE not in sizes:
+        width, height = sorted(sizes)[0]
+        raise DataError(
+            f"FER2013's images are 48 by 48 pixels, and these are others ({width} by {height}, say)",
+            file=path,
+            remedy="is this another data set? Put it elsewhere, or below a folder with its name, and FER2013 "
+            "as it was published here",
+        )
 
 
 READER = Reader(

@@ -139,6 +139,7 @@ def _describe(source: FaceSource, table: pd.DataFrame) -> dict[str, Any]:
         "read": len(source),
         "dropped": {name: dropped[name] for name in sorted(dropped)},
         "notes": list(source.notes),
+        "own_splits": source.own_splits,
         "checksums": _checksums(source),
     }
 
