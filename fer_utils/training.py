@@ -160,6 +160,7 @@ class FaceData(L.LightningDataModule):
         self, train: FaceSet, validation: FaceSet, recipe: Recipe, targets: np.ndarray | None = None
     ) -> None:
         super().__init__()
+        refuse_no_images(train, validation)
         self.train_faces, self.validation_faces = Faces(train, targets), Faces(validation)
         self.recipe = recipe
 
