@@ -263,6 +263,21 @@ def soft_reading(report: dict[str, Any] | None, first: str, second: str, split: 
     return " and ".join(said)
 
 
+def shares_reading(report: dict[str, Any] | None, runs: Sequence[str], split: str = "test") -> str:
+    """How often some runs answer the label, and how often the majority of the ten, in words.
+
+    Args:
+        report: what `labels.write_networks` gives; none before the full run.
+        runs: names of the runs.
+        split: on which they have been scored.
+    """
+    if report is None:
+        return NOT_YET
+    scores = [report["runs"][run]["splits"][split] for run in runs]
+    by_label, by_majority = (" and ".join(ratio(s[key]) for s in scores) for key in ("label", "majority"))
+    return f"{by_label} by the label, and {by_majority} by FER+'s majorities"
+
+
 def scored(report: dict[str, Any] | None, network: str) -> list[dict[str, Any]]:
     """Results of the runs of a network that a report of `labels.write_networks` holds."""
     names = report["runs"] if report else {}

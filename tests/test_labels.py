@@ -546,6 +546,10 @@ def test_tables_show_the_reports_or_say_that_there_are_none(space, doubts, netwo
     compared = ("labels/votes", "easynet", "validation")
     assert label_tables.soft_reading(several, *compared).startswith("−25.0 points (−")
     assert label_tables.soft_reading(networks, *compared) == "not run yet"
+    said = label_tables.shares_reading(several, ["easynet-seed0", "labels/votes-seed0"], "validation")
+    share = own["splits"]["validation"]["label"]["share"]
+    assert said.startswith(f"{100 * share:.1f} %") and said.count("%") == 8
+    assert label_tables.shares_reading(None, []) == "not run yet"
     facts = label_tables.facts(report)
     assert facts.keys() == label_tables.facts(None).keys()
     assert facts["labels-conflicts"] == "1" and facts["labels-copies"] == "100.0 %"
