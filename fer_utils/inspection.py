@@ -146,8 +146,7 @@ def inspect(space: Workspace, name: str, *, images: int | None = None, pictures:
     model = load_checkpoint(path)
     faces = space.faces()
     runs.refuse_another_set(path.parent, faces)
-    mixed = [s["name"] for s in faces.manifest["sources"] if not s.get("own_splits", True)]
-    if SOURCE in mixed and not (path.parent / "run.json").exists():
+    if SOURCE in results.other_splits(faces.manifest) and not (path.parent / "run.json").exists():
         raise DataError(
             "the validation images are of FER2013's training images, which a published network has learnt",
             file=space.faceset,

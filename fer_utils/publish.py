@@ -274,9 +274,8 @@ def _evaluation(result: dict[str, Any]) -> str:
             "The copy of FER2013 did not tell PublicTest and PrivateTest apart: *test* is both of them, and\n"
             f"*validation* was held out of its training images: {chosen} No score here is one on PrivateTest."
         )
-    disgust = result.get("protocol", {}).get("disgust", "drop")
     kept = "Both without *disgust*, the seventh class."
-    return f"{lines} {kept if disgust == 'drop' else 'Images of *disgust* count as *angry*.'}"
+    return f"{lines} {kept if results.disgust(result) == 'drop' else 'Images of *disgust* count as *angry*.'}"
 
 
 def _start(options: Mapping[str, Any]) -> str | None:

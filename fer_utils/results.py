@@ -157,10 +157,15 @@ def by_protocol(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     kept = []
     for result in found:
-        if "fer2013" in result["validation"] and own_splits(result) and _disgust(result) == "drop":
+        if "fer2013" in result["validation"] and own_splits(result) and disgust(result) == "drop":
             tested = "fer2013" in result.get("test", {})
             kept.append(result if tested else {k: v for k, v in result.items() if k != "test"})
     return kept
+
+
+def other_splits(manifest: dict[str, Any]) -> list[str]:
+    """The sources of a merged set whose splits are not those that their owners published."""
+    return [source["name"] for source in manifest["sources"] if not source.get("own_splits", True)]
 
 
 def own_splits(result: dict[str, Any]) -> bool:
@@ -168,7 +173,8 @@ def own_splits(result: dict[str, Any]) -> bool:
     return "fer2013" not in result.get("protocol", {}).get("other_splits", ())
 
 
-def _disgust(result: dict[str, Any]) -> str:
+def disgust(result: dict[str, Any]) -> str:
+    """What became of FER2013's seventh class: ``"drop"`` or ``"angry"``."""
     return result.get("protocol", {}).get("disgust", "drop")
 
 
@@ -215,7 +221,7 @@ def describe_run(
         },
         "protocol": {
             "disgust": faces.manifest["disgust"],
-            "other_splits": [s["name"] for s in faces.manifest["sources"] if not s.get("own_splits", True)],
+            "other_splits": other_splits(faces.manifest),
         },
         "revision": about["revision"],
         "precision": about.get("precision", "32-true"),

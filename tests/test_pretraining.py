@@ -329,6 +329,8 @@ def test_the_test_is_read_only_when_asked_for_and_once(space, written, monkeypat
 def test_seeds_add_up_and_other_terms_are_refused(space, written):
     found = pretraining.compare(space, seeds=(1,), how=["probe"], **TINY)
     assert len(found["runs"]) == 12 and found["missing"] == []
+    faceset = sha256(space.faceset / "manifest.json")
+    assert (found["profile"], found["faceset"], found["source"]) == (space.profile, faceset, "fer2013")
     with pytest.raises(DataError, match=r"other terms \(recipe changed\)"):
         pretraining.compare(space, seeds=(0,), **TINY | {"epochs": 2})
     with pytest.raises(DataError, match=r"other terms \(size, precision changed\)"):
