@@ -87,7 +87,7 @@ chapters-test: $(READY)  ## run the chapters on demo faces if need be and compar
 
 pages-test: chapters-test  ## build the demo book if need be and check its pages
 	$(MAKE) book PROFILE=demo
-	$(BIN)/pytest tests/test_book.py -q
+	$(BIN)/pytest tests/book/test_book.py -q
 
 notebooks: $(FACESET)  ## authors: run the chapters on demo faces and store the outputs
 	printf '%s\n' $(CHAPTERS) | OMP_NUM_THREADS=$(THREADS) xargs -P $(JOBS) -n 1 $(BIN)/jupyter nbconvert \

@@ -119,9 +119,10 @@ def badges(url: str, branch: str, path: Path) -> str:
 
 def with_scores(readme: str) -> str:
     """The README with its table written anew from the results files."""
-    from fer_utils.notebook import poster
+    from reading_faces.report.notebook import poster
+    from reading_faces.study.stats import mean_score
+
     from fer_utils.results import read_all
-    from fer_utils.seeds import mean_score
 
     rows = ["| | FER2013's labels alone | and FER+'s votes | the poster |", "|---|---|---|---|"]
     for name, (start, columns) in BOARD.items():

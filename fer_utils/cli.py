@@ -68,8 +68,8 @@ def _merge(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from fer_utils import checked
-    from fer_utils.checks import Check, Proof
+    from reading_faces.study import checked
+    from reading_faces.study.checks import Check, Proof
 
     failed = []
 
@@ -176,7 +176,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from fer_utils.compare import paired
+    from reading_faces.study.compare import paired
 
     found = paired(
         _workspace(options), options.first, options.second, split=options.split, source=options.source
@@ -190,7 +190,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _compare_all(options: argparse.Namespace) -> None:
-    from fer_utils.compare import NETWORKS, networks
+    from reading_faces.study.compare import NETWORKS, networks
 
     chosen = {n: getattr(options, n) for n in NETWORKS}
     report = networks(_workspace(options), chosen, source=options.source, name=options.name)
@@ -207,7 +207,7 @@ def _compare_all(options: argparse.Namespace) -> None:
 
 
 def _depth(options: argparse.Namespace) -> None:
-    from fer_utils.compare import depth
+    from reading_faces.study.compare import depth
 
     report = depth(
         _workspace(options), seeds=options.seeds, epochs=options.epochs, precision=options.precision
@@ -218,7 +218,7 @@ def _depth(options: argparse.Namespace) -> None:
 
 
 def _pretraining(options: argparse.Namespace) -> None:
-    from fer_utils.pretraining import compare
+    from reading_faces.study.pretraining import compare
 
     def report(run: dict[str, Any]) -> None:
         scores = ", ".join(f"{s} {run[s]['accuracy']:.2%}" for s in ("validation", "test") if s in run)
@@ -241,7 +241,7 @@ def _pretraining(options: argparse.Namespace) -> None:
 
 
 def _merging(options: argparse.Namespace) -> None:
-    from fer_utils.compare import merging
+    from reading_faces.study.compare import merging
 
     report = merging(
         _workspace(options),
@@ -256,7 +256,7 @@ def _merging(options: argparse.Namespace) -> None:
 
 
 def _labels(options: argparse.Namespace) -> None:
-    from fer_utils import labels
+    from reading_faces.study import labels
 
     space = _workspace(options)
     report = labels.write_agreement(space)
@@ -276,7 +276,7 @@ def _labels(options: argparse.Namespace) -> None:
 
 
 def _crossfit(options: argparse.Namespace) -> None:
-    from fer_utils import labels
+    from reading_faces.study import labels
 
     recipe = dict(_pair(text) for text in options.set)
     if options.epochs is not None:
@@ -305,7 +305,7 @@ def _crossfit(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from fer_utils.inspection import inspect, read
+    from reading_faces.study.inspection import inspect, read
 
     path = inspect(_workspace(options), options.name, images=options.images, pictures=options.pictures)
     seen = read(path)
@@ -323,7 +323,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from fer_utils import sweep
+    from reading_faces.study import sweep
 
     space, budget = _workspace(options), dict(_pair(text) for text in options.set)
     if options.trials is not None:
@@ -348,7 +348,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _retrain(space: Any, report: dict[str, Any]) -> int:
-    from fer_utils.sweep import retrain
+    from reading_faces.study.sweep import retrain
 
     missed = 0
     for optimizer, best in report["best"].items():
@@ -359,7 +359,8 @@ def _retrain(space: Any, report: dict[str, Any]) -> int:
 
 
 def _publish(options: argparse.Namespace) -> None:
-    from fer_utils.publish import publish
+    from reading_faces.study.publish import publish
+
     from fer_utils.workspace import project_root
 
     if options.profile == "demo" and not options.out:

@@ -11,9 +11,9 @@ from typing import Literal
 from filelock import FileLock
 
 from fer_utils.datasets import read_sources
-from fer_utils.datasets.demo import write_demo
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.datasets.merge import merge
+from fer_utils.demo.layouts import write_demo
 from fer_utils.errors import DataError
 
 Profile = Literal["demo", "full"]

@@ -1,4 +1,4 @@
-"""A network as a table of layers: what the chapters print and `fer_utils.plots.architecture` draws."""
+"""A network as a table of layers: what the chapters print and `reading_faces.report.plots.architecture` draws."""
 
 from __future__ import annotations
 

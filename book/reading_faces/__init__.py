@@ -1,0 +1,1 @@
+"""Code of this book: `study` runs the experiments, `report` shows their results."""

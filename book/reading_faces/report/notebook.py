@@ -1,0 +1,950 @@
+"""What the chapters share: find the folders, show a figure, glue a number, tell what real data gave."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from ast import literal_eval
+from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+
+from fer_utils import results
+from fer_utils.datasets import read_sources
+from fer_utils.datasets.inventory import Inventory
+from fer_utils.emotions import CLASSES, EMOTIONS
+from fer_utils.faces import Box, FaceDetector, face_image
+from fer_utils.soft import CROSSED
+from fer_utils.training import Recipe
+from fer_utils.workspace import Profile, Workspace, project_root, workspace
+from reading_faces.report import plots
+from reading_faces.study import checked
+from reading_faces.study.checks import Check, Proof
+from reading_faces.study.stats import mean_score
+
+NOT_YET = "not run yet"
+POSTER_NAMES = {"easynet": "EasyNet", "facenet": "FaceNet"}
+
+
+def setup(profile: Profile) -> Workspace:
+    """Open the workspace of a profile, set the figures' style and say what this run uses."""
+    plots.use_style()
+    pd.set_option("display.max_colwidth", None)
+    space = workspace(profile)
+    faces = {"demo": "drawn demo faces", "full": "real data below FER_DATA"}[profile]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "the processor (no GPU found)"
+    print(f"profile: {profile} ({faces})\ndevice: {device}")
+    return space
+
+
+def show(figure: Figure, name: str | None = None) -> None:
+    """Display a figure in the place of the call.
+
+    Args:
+        figure: drawn once; pages that show it again show the very same picture.
+        name: key under which another page of the book shows it too.
+    """
+    picture = BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    image = Image(picture.getvalue(), format="png")
+    display(image)
+    if name:
+        glue(name, image)
+
+
+def glue(name: str, value: Any) -> None:
+    """Store a value for the prose of the printed book, where ``{glue:text}`name` `` shows it.
+
+    Args:
+        name: the key, unique in the book.
+        value: a string, a figure or a table. Outside the book (in Colab, say) nothing happens. A line may not
+            end between a number and its per cent sign.
+    """
+    try:
+        from myst_nb import glue as store
+    except ImportError:
+        return
+    store(name, _Plain(value.replace(" %", "\u00a0%")) if isinstance(value, str) else value, display=False)
+
+
+class _Plain(str):
+    """A string that prints without quotation marks, unless it looks like something else to Python.
+
+    myst-nb evaluates what is glued, so that `35,887` would come out as the pair (35, 887).
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        try:
+            literal_eval(self)
+        except (SyntaxError, ValueError):
+            return str(self)
+        return super().__repr__()
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share as the prose writes it: 0.689 becomes ``68.9 %``."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def interval(metrics: dict[str, Any]) -> str:
+    """The interval of an accuracy, e.g. ``67.4 to 70.4 %``."""
+    low, high = metrics["accuracy_interval"]
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def score(metrics: dict[str, Any]) -> str:
+    """An accuracy with its interval, e.g. ``68.9 % (95 % interval 67.4 to 70.4 %)``."""
+    return f"{percent(metrics['accuracy'])} (95 % interval {interval(metrics)})"
+
+
+def say(text: str) -> None:
+    """Print a text in lines that fit the page."""
+    print(textwrap.fill(text, 84))
+
+
+def detections(
+    space: Workspace, per_source: int = 2
+) -> tuple[list[np.ndarray], list[Box | None], list[np.ndarray]]:
+    """Frames of the sources that are not cropped yet, the largest face's box in each, and the crop.
+
+    Returns:
+        Frames (uint8, H×W), boxes (none where no face was found) and crops (uint8, 64×64), as
+        `plots.detection_examples` takes them.
+    """
+    detector, frames = FaceDetector(), []
+    for source in read_sources(space.data):
+        if not source.cropped:
+            frames += [source.images[i] for i in np.linspace(0, len(source) - 1, per_source).astype(int)]
+    boxes = [next(iter(detector.boxes(frame)), None) for frame in frames]
+    return frames, boxes, [face_image(frame, detector)[0] for frame in frames]
+
+
+def verdicts(outcomes: list[Check]) -> pd.DataFrame:
+    """The outcomes of checks as a table: measured, asked for, verdict."""
+    rows = [
+        {"check": o.name, "measured": o.value, "asked for": o.threshold, "verdict": o.verdict}
+        for o in outcomes
+    ]
+    return pd.DataFrame(rows).set_index("check")
+
+
+def proofs_table(proofs: list[Proof]) -> pd.DataFrame:
+    """Swaps that were made on purpose, and what the comparison of sources said."""
+    rows = [
+        {"damaged": p.source, "exchanged": " and ".join(p.classes), "named": p.said, "verdict": p.verdict,
+         "at home": "–" if p.home is None else percent(p.home)}
+        for p in proofs
+    ]  # fmt: skip
+    return pd.DataFrame(rows or [{"damaged": "nothing", "exchanged": "–"}]).set_index("damaged")
+
+
+def sensitivity_table(noticed: dict[str, dict[tuple[str, str], bool]]) -> pd.DataFrame:
+    """What `checks.sensitivity` gives: by source, how many swaps would be named, and which would not."""
+    rows = {
+        source: {
+            "swaps": len(pairs),
+            "named": sum(pairs.values()),
+            "not named": ", ".join(f"{a} and {b}" for (a, b), named in pairs.items() if not named) or "–",
+        }
+        for source, pairs in noticed.items()
+    }
+    if not rows:
+        return pd.DataFrame({"swaps": ["one source only, so there is nothing to compare"]}, ["–"])
+    return pd.DataFrame(rows).T.rename_axis("damaged")
+
+
+def balance_table(counts: pd.DataFrame, *, by_split: bool = False) -> pd.DataFrame:
+    """Shares of the classes in each source side by side, and how many images they are shares of.
+
+    Args:
+        counts: of the form of `FaceSet.counts`.
+        by_split: a column a source and split, instead of one a source.
+    """
+    table = counts.loc[list(CLASSES)]
+    if not by_split:
+        table = table.T.groupby(level=0, sort=False).sum().T
+    shares = (100 * table / table.sum()).map("{:.1f} %".format)
+    shares.loc["images"] = table.sum().map("{:,}".format)
+    return shares.rename_axis(index="class")
+
+
+def full_checks(name: str = checked.NAME) -> list[dict[str, Any]]:
+    """What `fer check` left for the book, as a list of one; empty before the full run."""
+    path = workspace("full").results / checked.FOLDER / f"{name}.json"
+    return [checked.read(path)] if path.exists() else []
+
+
+def checked_verdicts(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """The verdicts of `fer check`."""
+    if not found:
+        return pd.DataFrame([{"check": NOT_YET, "": ""}]).set_index("check")
+    return verdicts([Check(**outcome) for outcome in found[0]["checks"]])
+
+
+def checked_balance(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """Shares of the classes by source and split, as `fer check` counted them."""
+    if not found:
+        return pd.DataFrame([{"class": NOT_YET, "": ""}]).set_index("class")
+    return balance_table(checked.counts(found[0]), by_split=True)
+
+
+def checked_matrix(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """Accuracies by source trained on (rows) and tested on (columns), with intervals, and chance below."""
+    if not found:
+        return pd.DataFrame([{"trained on": NOT_YET, "": ""}]).set_index("trained on")
+    matrix = found[0]["matrix"]
+    cells = [
+        [f"{percent(a)} ({100 * low:.1f} to {100 * high:.1f} %)" for a, (low, high) in zip(*row, strict=True)]
+        for row in zip(matrix["accuracy"], matrix["intervals"], strict=True)
+    ]
+    columns = [f"tested on {source}" for source in matrix["tested_on"]]
+    table = pd.DataFrame(cells, matrix["trained_on"], columns)
+    table.loc["(largest class)"] = [percent(share) for share in matrix["chance"]]
+    return table.rename_axis("trained on")
+
+
+def statistics_figure(result: dict[str, Any]) -> Figure:
+    """Brightness, contrast and sharpness by source, from the quantiles that `fer check` left."""
+    return plots.statistics_by_source(checked.statistics(result))
+
+
+def checked_facts(found: list[dict[str, Any]]) -> dict[str, str]:
+    """How `fer check` was run and what it said, for the prose of chapter 2, by glue name."""
+    names = ("how", "passed", "proof")
+    if not found:
+        return {f"checks-{name}": NOT_YET for name in names}
+    result = found[0]
+    recipe, sources = result["recipe"], result["matrix"]["tested_on"]
+    outcomes = [Check(**outcome) for outcome in result["checks"]]
+    by_verdict = {
+        v: [o.name for o in outcomes if o.verdict == v] for v in ("passed", "FAILED", "not compared")
+    }
+    made = len(outcomes) - len(by_verdict["not compared"])
+    values = (
+        f"Run on {result['date']} with revision {result['revision']}: EmoNet of "
+        f"{result['model']['parameters']:,} parameters, epochs a training: {recipe['epochs']}; "
+        f"{result['wall_seconds'] / 3600:.1f} hours on {result['processor']}, threads: {result['threads']}.",
+        f"{len(by_verdict['passed'])} of {made} checks passed"
+        + "".join(
+            f"; {v.lower()}: {', '.join(by_verdict[v])}" for v in ("FAILED", "not compared") if by_verdict[v]
+        ),
+        _proof_in_words(result, sources),
+    )
+    return {f"checks-{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def _proof_in_words(result: dict[str, Any], sources: list[str]) -> str:
+    if len(sources) == 1:
+        return f"there was one source only ({sources[0]}), so there was nothing to compare"
+    told = [f"{s['named']} of {s['of']} in {name}" for name, s in result["sensitivity"].items()]
+    tried = [swap["named"] for swap in result["swaps"]]
+    trained = f"; of {len(tried)} that were trained, {sum(tried)}" if tried else ""
+    return f"of all exchanges of two classes, {', '.join(told)} would be named{trained}"
+
+
+def scores_table(scores: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """The variants of one split's scores side by side."""
+    rows = {
+        name: {
+            "images": s["images"],
+            "accuracy": percent(s["accuracy"]),
+            "95 % interval": interval(s),
+            "macro-F1": f"{s['macro_f1']:.3f}",
+        }
+        for name, s in scores.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("measured on")
+
+
+def full_data() -> dict[str, Any] | None:
+    """The manifest of the real merged set as `fer merge` left it for the book, or none."""
+    return full_report(results.DATA)
+
+
+def benchmark_facts() -> dict[str, str]:
+    """What `tests/benchmarks` measured, for the prose, by glue name."""
+    names = ("reading-size", "reading-seconds", "reading-times", "augment-share", "augment-kornia")
+    folder = workspace("full").results / "benchmarks"
+    paths = folder / "reading.json", folder / "augmentation.json"
+    if not all(path.exists() for path in paths):
+        return {name: NOT_YET for name in names}
+    reading, augmentation = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    ours, _, whole = reading["medians"].values()
+    steps = augmentation["median_milliseconds"]
+    values = (
+        f"{reading['megabytes']} MB",
+        f"{ours['wall_seconds']:.1f} s",
+        f"{whole['wall_seconds'] / ours['wall_seconds']:.1f} times",
+        percent(augmentation["share"]),
+        f"{steps['kornia'] / steps['augment']:.1f} times",
+    )
+    return dict(zip(names, values, strict=True))
+
+
+def throughput_facts() -> dict[str, str]:
+    """Images a second that EasyNet trains on, and on what machine, for the prose, by glue name."""
+    names = {
+        "easynet-rate": "48 px, 32-96-192, bf16-mixed",
+        "easynet-rate-single": "48 px, 32-96-192, 32-true",
+        "easynet-rate-64": "64 px, 32-96-192, bf16-mixed",
+    }
+    measured = full_report("benchmarks/throughput.json")
+    rates = measured["images_per_second"] if measured else {}
+    machine = f"{measured['threads']} threads of an {measured['processor']}" if measured else NOT_YET
+    return {key: f"{rates[name]:.0f}" if name in rates else NOT_YET for key, name in names.items()} | {
+        "throughput-machine": machine
+    }
+
+
+def caching_table(report: dict[str, Any] | None) -> pd.DataFrame:
+    """What `tests/benchmarks/caching.py` measured, one row a case."""
+    rows = [
+        {
+            "trained": _trained(c),
+            "images a batch": c["batch"],
+            "seconds an epoch": f"{np.median(c['epoch_seconds']['uncached']):.1f}",
+            "with the cache": f"{np.median(c['epoch_seconds']['cached']):.1f}",
+            "times as fast": "{:.2f} ({:.2f} to {:.2f})".format(c["speedup"], *c["speedup_range"]),
+            "possible": f"{c['bound']:.2f}",
+            "reached": percent(c["share_of_bound"], 0),
+            "accuracy": percent(c["validation_accuracy"]["uncached"]),
+            "accuracy with the cache": percent(c["validation_accuracy"]["cached"]),
+            "p (McNemar)": f"{c['mcnemar']['p']:.2f}",
+        }
+        for c in (report["cases"] if report else [])
+    ]
+    return pd.DataFrame(rows or [{"trained": NOT_YET, "": ""}]).set_index("trained")
+
+
+def _trained(case: dict[str, Any]) -> str:
+    """Which part of FaceNet a case of the caching benchmark trains."""
+    heads = {"head only": "the poster's head alone", "linear head": "a linear head alone"}
+    return heads.get(case["case"], f"above {case['last_frozen']}")
+
+
+def caching_facts(report: dict[str, Any] | None) -> dict[str, str]:
+    """How the caching benchmark was made and what it says beside its table, for the prose, by glue name."""
+    names = ("caching-how", "caching-size", "caching-views", "caching-heads", "caching-share",
+             "caching-differ")  # fmt: skip
+    if report is None:
+        return dict.fromkeys(names, NOT_YET)
+    cases, most = report["cases"], max(c["frozen_layers"] for c in report["cases"])
+    largest = max(cases, key=lambda c: c["cache"]["bytes"])["cache"]
+    count = "all images" if report["images"] == "all" else f"up to {report['images']:,} images of each split"
+    values = (
+        f"{count}, {report['epochs']} epochs of each kind in turn, {report['threads']} threads, "
+        f"{report['processor']}",
+        f"{largest['bytes'] / 1e9:.1f} GB",
+        str(largest["views"]),
+        listed(f"{c['speedup']:.1f} times with {_case(c)} ({'reached' if c['speedup'] >= 15 else 'missed'})"
+               for c in cases if c["frozen_layers"] == most),
+        listed(percent(c["share_of_bound"], 0) for c in cases if c["frozen_layers"] < most),
+        listed(_differs(c) for c in cases if c["mcnemar"]["p"] < 0.05) or "nowhere",
+    )  # fmt: skip
+    return dict(zip(names, values, strict=True))
+
+
+def _differs(case: dict[str, Any]) -> str:
+    """A case whose two networks differ, in words."""
+    plain, cached = (percent(case["validation_accuracy"][kind]) for kind in ("uncached", "cached"))
+    return (
+        f"with {_case(case)}, where {plain} are right without the cache and {cached} with it "
+        f"(p = {case['mcnemar']['p']:.2f})"
+    )
+
+
+def _case(case: dict[str, Any]) -> str:
+    """A case of the caching benchmark in words that tell it from the others."""
+    part = _trained(case).removesuffix(" alone").replace("above ", "all above ")
+    return f"{part} and {case['batch']} images a batch"
+
+
+def listed(parts: Iterable[str]) -> str:
+    """Parts of a sentence: a, b and c."""
+    *first, last = [*parts] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def full_results(pattern: str) -> list[dict[str, Any]]:
+    """Results of the full profile by the book's protocol whose names match; empty before the full run."""
+    return results.by_protocol(results.read_all(workspace("full").results, pattern))
+
+
+def data_table(manifest: dict[str, Any]) -> pd.DataFrame:
+    """What became of the images of each source: read, dropped and why, kept by split."""
+    columns = {}
+    for source in manifest["sources"]:
+        dropped = {f"dropped: {reason}": n for reason, n in sorted(source["dropped"].items())}
+        kept = {f"kept: {split}": n for split, n in source["kept"].items()}
+        columns[source["name"]] = {"read": source["read"], **dropped, **kept}
+    table = pd.DataFrame(columns).fillna(0).astype(int)
+    # Sources drop for different reasons, so their rows have to be brought together again.
+    order = sorted(table.index, key=lambda row: ("read", "drop", "kept").index(row[:4]))
+    return table.loc[order].rename_axis("images")
+
+
+def found_table(found: Inventory) -> pd.DataFrame:
+    """Images by data set and expression, of the data sets that were found."""
+    rows = {row.title: {e: row.counts.get(e, 0) for e in EMOTIONS} for row in found.rows if row.counts}
+    table = pd.DataFrame(rows).T
+    return table.assign(total=table.sum(axis=1)).rename_axis("images")
+
+
+def layers(table: pd.DataFrame) -> pd.DataFrame:
+    """A layer table in the form in which it is read: shapes, thousands, and what training does to a layer."""
+    status = np.where(table["trained"], "yes", np.where(table["parameters"] > 0, "frozen", "–"))
+    return table.assign(
+        output=[" × ".join(map(str, shape)) for shape in table["output"]],
+        parameters=[f"{n:,}" for n in table["parameters"]],
+        trained=status,
+    ).set_index("layer")
+
+
+def cropping_table(manifest: dict[str, Any]) -> pd.DataFrame:
+    """How the faces of each source were cropped, as counts."""
+    columns = {
+        s["name"]: {
+            k.replace("_", " "): v if isinstance(v, int) else len(v) for k, v in s["cropping"].items()
+        }
+        for s in manifest["sources"]
+    }
+    return pd.DataFrame(columns).rename_axis("images")
+
+
+def class_table(manifest: dict[str, Any]) -> pd.DataFrame:
+    """Real images by class and by source and split, of the form of `FaceSet.counts`."""
+    columns = {(s["name"], split): n for s in manifest["sources"] for split, n in s["classes"].items()}
+    return pd.DataFrame(columns).reindex(CLASSES)
+
+
+def data_facts(manifest: dict[str, Any] | None) -> dict[str, str]:
+    """Numbers about the real merged set for the prose of chapter 1 and of the data card, by glue name."""
+    names = ("read", "six", "leaked", "train", "validation", "test", "seen", "conflicts", "constant",
+             "disgust", "imbalance", "rarest", "sources")  # fmt: skip
+    if manifest is None:
+        return {f"data-{name}": NOT_YET for name in names}
+    sources = manifest["sources"]
+    kept = {split: sum(s["kept"][split] for s in sources) for split in sources[0]["kept"]}
+    training = class_table(manifest).xs("train", axis=1, level=1).sum(axis=1)
+    numbers = (
+        sum(s["read"] for s in sources),
+        manifest["six_classes"],
+        manifest["duplicates"]["taken_out_of_training"],
+        *kept.values(),
+        sum(s["copies_of_earlier_splits"]["test"] for s in sources),
+        manifest["duplicates"]["groups_with_conflicting_labels"],
+        manifest["constant_images"],
+        sum(s["dropped"].get("disgust", 0) for s in sources),
+    )
+    values = (
+        *(f"{n:,}" for n in numbers),
+        f"{training['happy'] / training.min():.1f}",
+        str(training.idxmin()),
+        ", ".join(s["name"] for s in sources),
+    )
+    return {f"data-{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def held_out(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The split that a result may be judged by, in words, and its scores: the test if it has been read."""
+    if "test" in result:
+        return "PrivateTest", result["test"]["fer2013"]
+    return "PublicTest (validation)", result["validation"]["fer2013"]
+
+
+def results_table(found: list[dict[str, Any]], options: Sequence[str] = ()) -> pd.DataFrame:
+    """Real-data results, one row a run: accuracy with 95 % interval on both splits, and revision.
+
+    Args:
+        found: the results; empty before the full run.
+        options: options to show too, which all these networks have.
+    """
+    rows = []
+    for result in found:
+        held = {split: result[split]["fer2013"] for split in ("validation", "test") if split in result}
+        told = {split: f"{percent(s['accuracy'])} ({interval(s)})" for split, s in held.items()}
+        rows.append(
+            {
+                "run": result["name"],
+                "learnt from": _learnt_from(result),
+                **{name: _short(result["model"]["options"][name]) for name in options},
+                "epochs": len(result["learning_curve"]),
+                "PublicTest (validation)": told["validation"],
+                "PrivateTest (test)": told.get("test", "not read"),
+                "macro-F1": f"{held['test']['macro_f1']:.3f}" if "test" in held else "",
+                "revision": _revision(result),
+            }
+        )
+    return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run")
+
+
+def _revision(result: dict[str, Any]) -> str:
+    """The revision as `git log --oneline` tells it, and whether the tree had changes beside it."""
+    revision, changed, _ = result["revision"].partition("+")
+    return f"{revision[:7]} +changes" if changed else revision[:7]
+
+
+def _learnt_from(result: dict[str, Any]) -> str:
+    """What a run learnt from, in a few words."""
+    teachers, kind = result.get("teachers"), (result.get("labels") or {"kind": "own"})["kind"]
+    found = {"own": ["labels"], "ferplus": ["votes"], "both": ["labels", "votes"]}[kind]
+    found += [_teachers(teachers)] if teachers else []
+    return ", ".join(found) + ("; calibrated" if result.get("calibrated") else "")
+
+
+def _teachers(teachers: dict[str, Any]) -> str:
+    """How many, and whether they are cross-validations, which have not seen what they answered to."""
+    names = list(teachers["checkpoints"])
+    crossed = all(name.startswith(CROSSED) for name in names)
+    return f"{len(names)} {'cross-fitted ' if crossed else ''}teacher{'s' if len(names) > 1 else ''}"
+
+
+def merging_table(report: dict[str, Any] | None) -> pd.DataFrame:
+    """What `compare.merging` found, one row a seed.
+
+    Args:
+        report: none before a run on real data of more than one source.
+    """
+    if report is None:
+        return pd.DataFrame([{"seed": f"{NOT_YET}: it takes real data of more than one source"}]).set_index(
+            "seed"
+        )
+    rows = [
+        {
+            "seed": pair["seed"],
+            "all sources": percent(pair["accuracy"][0]),
+            f"{report['alone']} alone": percent(pair["accuracy"][1]),
+            "difference": f"{100 * pair['difference']:+.1f} points",
+            "right only with all": pair["only_a"],
+            f"right only with {report['alone']}": pair["only_b"],
+            "p (McNemar)": "< 0.001" if pair["p"] < 0.001 else f"{pair['p']:.3f}",
+        }
+        for pair in report["pairs"]
+    ]
+    return pd.DataFrame(rows).set_index("seed")
+
+
+def merging_reading(report: dict[str, Any]) -> str:
+    """A sentence that reads what `compare.merging` found."""
+    spread, small = report["difference"], sum(pair["p"] < 0.05 for pair in report["pairs"])
+    error = spread["std"] / spread["seeds"] ** 0.5 if spread["seeds"] > 1 else float("nan")
+    return (
+        f"On average over {spread['seeds']} seeds, merging changes the accuracy on {report['alone']} by "
+        f"{100 * spread['mean']:+.1f} points (standard error {100 * error:.1f}); the test tells the two "
+        f"networks apart at the 5 % level with {small} of {len(report['pairs'])} seeds."
+    )
+
+
+def full_report(name: str) -> dict[str, Any] | None:
+    """A report on real data below `book/results`, e.g. ``"comparisons/merging.json"``, or none."""
+    path = workspace("full").results / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def search_table(found: list[dict[str, Any]], base: str) -> pd.DataFrame:
+    """Runs of a search on validation, best first: what each changed against one of them, and what it gave.
+
+    Args:
+        found: the results of the search.
+        base: name of the run that the others are compared with.
+    """
+    settings = {r["name"]: _settings(r) for r in found}
+    if base not in settings:
+        return pd.DataFrame([{"run": NOT_YET, "": ""}]).set_index("run")
+    rows = []
+    for result in sorted(found, key=lambda r: -r["validation"]["fer2013"]["accuracy"]):
+        own, there = settings[result["name"]], settings[base]
+        changed = [f"{k} {_short(own.get(k))}" for k in sorted(own) if own.get(k) != there.get(k)]
+        scores, kept = result["validation"]["fer2013"], best_epoch(result)
+        rows.append(
+            {
+                "run": result["name"].split("/")[-1],
+                "changed": ", ".join(changed) or "nothing: the others are compared with this one",
+                "epochs": len(result["learning_curve"]),
+                "accuracy, PublicTest": percent(scores["accuracy"]),
+                "95 % interval": interval(scores),
+                "training accuracy": percent(curve(result).loc[kept - 1, "train_accuracy"]),
+                "images a second": f"{result['images_per_second']:.0f}",
+            }
+        )
+    return pd.DataFrame(rows).set_index("run")
+
+
+def _settings(result: dict[str, Any]) -> dict[str, Any]:
+    """Everything that a run can be told, flat; what a run does not say, it has at its default."""
+    recipe = Recipe.from_dict(result["recipe"]).as_dict()
+    del recipe["seed"]
+    augment = recipe.pop("augment") or {"augment": "none"}
+    teachers, labels = result.get("teachers"), result.get("labels")
+    return {
+        **result["model"]["options"],
+        **recipe,
+        **augment,
+        "precision": result.get("precision", "32-true"),
+        "taught by": _teachers(teachers) if teachers else "nobody",
+        "votes": "none" if labels is None else _VOTES[labels["kind"]].format(labels["share"]),
+    }
+
+
+_VOTES = {"ferplus": "in the label's place, share {:g}", "both": "as a second question, weight {:g}"}
+
+
+def hours_table(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """How long the real runs took and where; a calibrated one is another's training."""
+    rows = [
+        {
+            "run": r["name"],
+            "epochs": len(r["learning_curve"]),
+            "hours": f"{r['training_seconds'] / 3600:.1f}",
+            "images a second": f"{r['images_per_second']:.0f}",
+            "processor": r["processor"],
+        }
+        for r in found
+        if not r.get("calibrated")
+    ]
+    return pd.DataFrame(rows or [{"run": NOT_YET, "": ""}]).set_index("run")
+
+
+def score_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
+    """Numbers and sentences about a network's real runs for the prose, by glue name.
+
+    Args:
+        network: prefix of the names, e.g. ``"easynet"``.
+        found: results of its seeds; empty before the full run.
+    """
+    names = (
+        "split",
+        "seeds",
+        "mean",
+        "best",
+        "flip",
+        "crops",
+        "dedup",
+        "reading",
+        "easiest",
+        "hardest",
+        "trained",
+        "chance",
+        "gap",
+    )
+    if not found:
+        return {f"{network}-{name}": NOT_YET for name in names}
+    top = best(found)
+    split, scores = held_out(top)
+    part = top["test" if "test" in top else "validation"]
+    mean = mean_score([held_out(result)[1] for result in found])
+    low, high = (f"{100 * mean[end]:.1f}" for end in ("low", "high"))
+    history, epoch = curve(top), best_epoch(top)
+    row = history.set_index("epoch").loc[epoch]
+    recall = {name: value for name, value in scores["recall"].items() if value is not None}
+    model = top["model"]
+    values = (
+        f"{split}, six classes, a single model and no test-time averaging",
+        "with one seed" if len(found) == 1 else f"over {len(found)} seeds",
+        score(scores)
+        if len(found) == 1
+        else f"{percent(mean['accuracy'])} (95 % interval for images and seeds {low} to {high} %; standard "
+        f"deviation over seeds {100 * mean['std']:.1f} points)",
+        score(scores),
+        score(part["fer2013+flip"]),
+        score(part["fer2013+ten-crop"]) if "fer2013+ten-crop" in part else NOT_YET,
+        score(part["fer2013-deduplicated"]) if "fer2013-deduplicated" in part else "the same",
+        f"Epoch {epoch} of {len(history)} was kept: {percent(row['train_accuracy'])} of the training images "
+        "were right (augmented, with dropout), and of the validation images "
+        f"{_judged(top, row['val_accuracy'])}.",
+        max(recall, key=lambda name: recall[name]),
+        min(recall, key=lambda name: recall[name]),
+        f"{model['trained_parameters']:,} of {model['parameters']:,} parameters",
+        percent(max(map(sum, scores["confusion"])) / scores["images"]),
+        _gap(network, mean["accuracy"]),
+    )
+    return {f"{network}-{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def calibrated_facts(network: str, found: list[dict[str, Any]]) -> dict[str, str]:
+    """What `fer calibrate` brought on validation, and which classes it raised and lowered, by glue name.
+
+    Args:
+        network: prefix of the names.
+        found: results of calibrated runs; empty before the full run.
+    """
+    fits = [result["calibrated"] for result in found]
+    if not fits:
+        return dict.fromkeys((f"{network}-crossed", f"{network}-raised", f"{network}-lowered"), NOT_YET)
+    before, after = (
+        percent(float(np.mean([fit["accuracy"][when] for fit in fits])))
+        for when in ("before", "after, cross-validated")
+    )
+    biases = np.array([fit["biases"] for fit in fits])
+    moved = [np.array(CLASSES)[(sign * biases > 0).all(0)] for sign in (1, -1)]
+    raised, lowered = (listed(names) or "none" for names in moved)
+    return {
+        f"{network}-crossed": f"from {before} to {after}",
+        f"{network}-raised": raised,
+        f"{network}-lowered": lowered,
+    }
+
+
+def _judged(result: dict[str, Any], seen: float) -> str:
+    """Validation accuracy as training saw it, in single precision if that was another, and calibrated."""
+    scored = percent(result["validation"]["fer2013"]["accuracy"])
+    precision, fitted = result.get("precision", "32-true"), result.get("calibrated")
+    if precision == "32-true" and not fitted:
+        return percent(seen)
+    single = percent(fitted["accuracy"]["before"]) if fitted else scored
+    told = f"{percent(seen)} in half precision, {single} in single precision"
+    return f"{told}, and {scored} after calibration" if fitted else told
+
+
+def _gap(network: str, accuracy: float) -> str:
+    """How far an accuracy is from the poster's, in words."""
+    poster = POSTER_NAMES.get(network.partition("-")[0])
+    reported = anchors().set_index("system")["accuracy"].get(f"{poster}, the poster")
+    if reported is None:
+        return "not reported by the poster"
+    points = 100 * (accuracy - reported)
+    return f"{abs(points):.1f} points {'above' if points >= 0 else 'below'} the poster's figure"
+
+
+def glue_facts(facts: dict[str, str]) -> None:
+    """Glue several values by their names, and print them for those who read the notebook without the book."""
+    for name, value in facts.items():
+        glue(name, value)
+        print(f"{name}: {value}")
+
+
+def reported(system: str) -> str:
+    """What is reported of a system in `book/anchors.csv`, in per cent."""
+    return percent(anchors().set_index("system").loc[system, "accuracy"])
+
+
+def poster(network: str) -> float:
+    """The accuracy that the poster reports for a network, 0–1."""
+    return float(anchors().set_index("system").loc[f"{network}, the poster", "accuracy"])
+
+
+def anchors() -> pd.DataFrame:
+    """Others' figures with their protocols and sources."""
+    return pd.read_csv(project_root() / "book" / "anchors.csv")
+
+
+def against_poster(found: list[dict[str, Any]], *networks: str) -> pd.DataFrame:
+    """Our runs beside others' figures (`book/anchors.csv`), as `plots.intervals` takes them.
+
+    Args:
+        found: our results.
+        *networks: those of ours that the others' figures are to be compared with.
+    """
+    known = anchors()
+    known = known[known["network"].isin(networks) & ~known["system"].str.contains("the poster")]
+    others = [
+        {"name": a.system, "value": a.accuracy, "low": float("nan"), "high": float("nan"), "group": "other",
+         "note": a.protocol}
+        for a in known.itertuples()
+    ]  # fmt: skip
+    own = []
+    for result in found:
+        split, scores = held_out(result)
+        low, high = scores["accuracy_interval"]
+        own.append({"name": result["name"], "value": scores["accuracy"], "low": low, "high": high,
+                    "group": "own", "note": f"{split}, 6 classes"})  # fmt: skip
+    return pd.DataFrame([*own, *others])
+
+
+def show_real(found: list[dict[str, Any]], draw: Callable[[dict[str, Any]], Figure]) -> None:
+    """Show a figure about real data, or say that the full run has not been made yet.
+
+    Args:
+        found: results; of several, the one that is best on validation is drawn.
+        draw: makes the figure.
+    """
+    if found:
+        show(draw(best(found) if len(found) > 1 else found[0]))
+    else:
+        print(NOT_YET)
+
+
+def best(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The result whose validation accuracy on FER2013 is highest."""
+    return max(found, key=lambda result: result["validation"]["fer2013"]["accuracy"])
+
+
+def best_alone(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The result that is best on validation, as a list of one; empty before the full run."""
+    return [best(found)] if found else []
+
+
+def best_name(found: list[dict[str, Any]]) -> str:
+    """Name of the result that is best on validation, for the prose."""
+    return best(found)["name"] if found else NOT_YET
+
+
+def curve_figure(result: dict[str, Any]) -> Figure:
+    """Learning curve of a result."""
+    return plots.learning_curves(curve(result), best_epoch=best_epoch(result))
+
+
+def confusion_figure(result: dict[str, Any]) -> Figure:
+    """Confusion matrix of a result on the split that it may be judged by."""
+    split, scores = held_out(result)
+    return plots.confusion_matrices({f"{result['name']} on {split}": scores["confusion"]})
+
+
+def curve(result: dict[str, Any]) -> pd.DataFrame:
+    """Learning curve of a result, one row an epoch."""
+    return pd.DataFrame(result["learning_curve"])
+
+
+def recall_figure(result: dict[str, Any]) -> Figure:
+    """Recall by class of a result beside that of the EasyNet that is best on validation."""
+    recalls = {}
+    for each in (*best_alone(full_results("easynet-*.json")), result):
+        _, scores = held_out(each)
+        recalls[each["name"]] = {
+            name: None if value is None else (value, *scores["recall_interval"][name])
+            for name, value in scores["recall"].items()
+        }
+    return plots.recall_intervals(recalls)
+
+
+def best_epoch(result: dict[str, Any]) -> int:
+    """The epoch whose weights were kept."""
+    history = curve(result)
+    return int(history.loc[history["val_accuracy"].idxmax(), "epoch"])
+
+
+def calibration_table(found: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """What temperature scaling brought, two rows a network.
+
+    Args:
+        found: by title, what `calibration.calibration` gives.
+    """
+    rows = [
+        {
+            "network": title,
+            "": when,
+            "temperature": f"{c['temperature'] if when == 'after' else 1:.2f}",
+            "accuracy": percent(c["accuracy"]),
+            "mean confidence": percent(c["confidence"][when]),
+            "calibration error": f"{c['error'][when]:.3f}",
+            "luck gives up to": f"{c['luck'][when]:.3f}",
+            "log loss": f"{c['log_loss'][when]:.3f}",
+        }
+        for title, c in found.items()
+        for when in ("before", "after")
+    ]
+    return pd.DataFrame(rows).set_index(["network", ""])
+
+
+def answers_table(found: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The commonest answer to each kind of picture and its share, one column a network.
+
+    Args:
+        found: by title, what `robustness.confidences` gives.
+    """
+    columns = {
+        title: [f"{CLASSES[row.answer]}, {percent(row.answer_share, 0)}" for row in table.itertuples()]
+        for title, table in found.items()
+    }
+    return pd.DataFrame(columns, next(iter(found.values()))["kind"]).rename_axis("shown")
+
+
+def inspection_table(looked: list[dict[str, dict[str, Any]]]) -> pd.DataFrame:
+    """What `fer inspect` measured of real networks, one column a network.
+
+    Args:
+        looked: what `inspection.full_pair` gives; empty before the full run.
+    """
+    if not looked:
+        return pd.DataFrame([{"network": NOT_YET, "": ""}]).set_index("network")
+    columns = {}
+    for title, seen in looked[0].items():
+        calibrated, curve = seen["calibration"], seen["coverage"].set_index("coverage")["accuracy"]
+        said = {when: f"{calibrated['error'][when]:.3f}" for when in ("before", "after")}
+        risk = seen["risk"]
+        columns[title] = {
+            "run": seen["name"],
+            "PublicTest images": f"{seen['data']['images']:,}",
+            "accuracy": score(seen),
+            "temperature": f"{calibrated['temperature']:.2f}",
+            "calibration error, before": said["before"],
+            "calibration error, after": said["after"],
+            "what luck gives (95 % below), before": f"{calibrated['luck']['before']:.3f}",
+            "what luck gives (95 % below), after": f"{calibrated['luck']['after']:.3f}",
+            "accuracy on the surest half": percent(_nearest(curve, 0.5)),
+            "accuracy on the surest 80 %": percent(_nearest(curve, 0.8)),
+            "area under risk–coverage": f"{risk['area']:.3f} (best possible {risk['best']:.3f})",
+            "date": seen["date"],
+            "revision": seen["revision"],
+        }
+    return pd.DataFrame(columns).rename_axis("network")
+
+
+def inspection_facts(looked: list[dict[str, dict[str, Any]]]) -> dict[str, str]:
+    """Sentences about real networks for the prose of chapter 8, by glue name.
+
+    Args:
+        looked: what `inspection.full_pair` gives; empty before the full run.
+    """
+    names = ("what", "regions", "calibration", "coverage", "robustness", "nonfaces")
+    if not looked:
+        return {f"inspect-{name}": NOT_YET for name in names}
+    told: dict[str, list[str]] = {name: [] for name in names}
+    for title, seen in looked[0].items():
+        calibrated, regions = seen["calibration"], seen["regions"]
+        top = regions[regions["label"] == "all"].sort_values("accuracy").iloc[-1]
+        lost = seen["robustness"].query("severity == 3").sort_values("accuracy")
+        odd = seen["confidences"].set_index("kind")
+        surest = odd.drop(index="faces")["mean"].idxmax()
+        curve = seen["coverage"].set_index("coverage")["accuracy"]
+        ends = f"{100 * top['accuracy_low']:.1f} to {100 * top['accuracy_high']:.1f}"
+        told["what"].append(f"{title} ({seen['name']}, {seen['data']['images']:,} images, {seen['date']})")
+        told["regions"].append(
+            f"{title} loses most without the {top['region'].removeprefix('the ')}: "
+            f"{100 * top['accuracy']:.1f} points of accuracy "
+            f"(95 % interval {ends})"
+        )
+        told["calibration"].append(
+            f"{title}'s temperature is {calibrated['temperature']:.2f}, its calibration error "
+            f"{calibrated['error']['before']:.3f} before and {calibrated['error']['after']:.3f} after scaling"
+        )
+        told["coverage"].append(
+            f"{title} is right on {percent(seen['accuracy'])} of all images and on "
+            f"{percent(_nearest(curve, 0.5))} of the half of which it is surest"
+        )
+        told["robustness"].append(
+            f"{title} is right on {score(seen)} of {seen['data']['images']:,} pictures as they "
+            f"are; at severity 3 on {_damaged(lost.iloc[0])}, its worst, and on {_damaged(lost.iloc[-1])}, "
+            "its best"
+        )
+        told["nonfaces"].append(
+            f"{title} is surest of {surest}: {percent(odd.loc[surest, 'mean'], 0)} on average against "
+            f"{percent(odd.loc['faces', 'mean'], 0)} on faces, so that of 100 pairs of a face and such a "
+            f"picture, the face gets the higher confidence in {100 * odd.loc[surest, 'told']:.0f}"
+        )
+    return {f"inspect-{name}": "; ".join(sentences) for name, sentences in told.items()}
+
+
+def _damaged(row: pd.Series) -> str:
+    """One row of `inspection`'s robustness, in words."""
+    return (
+        f"{percent(row['accuracy'])} ({100 * row['low']:.1f} to {100 * row['high']:.1f} %) "
+        f"with {row['corruption']}"
+    )
+
+
+def _nearest(curve: pd.Series, share: float) -> float:
+    """Value of a curve at the index that is nearest to a share."""
+    return float(curve.iloc[int(np.abs(curve.index.to_numpy() - share).argmin())])
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.3g}" if isinstance(value, float) else value

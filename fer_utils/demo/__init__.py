@@ -1,0 +1,1 @@
+"""Faces drawn by a program, in the official layouts of the data sets."""

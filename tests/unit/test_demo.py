@@ -1,0 +1,232 @@
+"""The drawn faces: deterministic, in the official layouts, expressive, and faces in the eyes of MTCNN."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_utils.datasets import read_sources
+from fer_utils.datasets.base import FaceSource, read_grey
+from fer_utils.datasets.merge import merge
+from fer_utils.demo.drawn_face import HAIR, NEUTRAL, PROTOTYPES, ActionUnits, Identity, View, draw_face
+from fer_utils.demo.layouts import demo_faces, write_demo
+from fer_utils.emotions import CLASSES, EMOTIONS
+from fer_utils.errors import DataError
+from fer_utils.faces import FaceDetector
+from fer_utils.files import sha256
+
+ROWS = 400
+
+
+class NoDetector(FaceDetector):
+    """Finds nothing, at once: what is tested with it does not depend on the crop."""
+
+    def boxes(self, frame: np.ndarray) -> list:
+        return []
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """Demo data with few FER2013 rows, and the seconds of processor time that they took."""
+    folder = tmp_path_factory.mktemp("demo") / "data"
+    start = time.process_time()
+    write_demo(folder, fer2013=ROWS)
+    return folder, time.process_time() - start
+
+
+@pytest.fixture(scope="module")
+def sources(drawn: tuple[Path, float]) -> dict[str, FaceSource]:
+    return {source.name: source for source in read_sources(drawn[0])}
+
+
+@pytest.fixture(scope="module")
+def person() -> Identity:
+    return Identity.draw(np.random.default_rng(8))
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_seed_decides_the_bytes(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_demo(tmp_path / name, seed=seed, fer2013=60, ckplus=1, jaffe=1)
+    first, again, other = (checksums(tmp_path / name) for name in "abc")
+    assert first == again
+    same = {name for name in first.keys() & other.keys() if first[name] == other[name]}
+    assert all(name.endswith("_emotion.txt") for name in same)
+
+
+def test_time(drawn):
+    assert drawn[1] < 20
+
+
+def test_nothing_is_left_where_the_folder_is_taken(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.txt").write_text("mine")
+    with pytest.raises(DataError, match="not empty"):
+        write_demo(tmp_path / "data", fer2013=60)
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_nothing_is_left_of_a_failure(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("fer_utils.demo.layouts._write_jaffe", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_demo(tmp_path / "data", fer2013=60, ckplus=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_layouts(drawn, sources):
+    folder = drawn[0]
+    assert list(sources) == ["fer2013", "ckplus", "jaffe"]
+    assert (folder / "fer2013" / "fer2013.csv").read_text().startswith("emotion,pixels,Usage\n")
+    label = next((folder / "CK+" / "Emotion" / "S005" / "001").iterdir())
+    assert label.read_text() == "   5.0000000e+00\n"
+    frame = folder / "CK+/cohn-kanade-images/S005/001" / f"{label.name.removesuffix('_emotion.txt')}.png"
+    assert read_grey(frame).shape == (490, 640)
+    with Image.open(next((folder / "jaffe").glob("KA.AN1.*.tiff"))) as image:
+        assert (image.format, image.mode, image.size) == ("TIFF", "L", (256, 256))
+
+
+def test_fer2013_counts(sources):
+    table = sources["fer2013"].table
+    assert table["split"].value_counts().to_dict() == {
+        "train": 0.8 * ROWS,
+        "validation": 0.1 * ROWS,
+        "test": 0.1 * ROWS,
+    }
+    counts = table["emotion"].value_counts()
+    assert counts.index[0] == "happy" and counts.index[-1] == "disgust"
+    assert 1 <= counts["disgust"] < 0.03 * ROWS
+    assert table["subject"].isna().all()
+
+
+def test_fer2013_traps(sources):
+    """Copies across splits, copies with another label, constant images: as many as are promised."""
+    source = sources["fer2013"]
+    groups = defaultdict(list)
+    for i in range(len(source)):
+        groups[np.asarray(source.images[i]).tobytes()].append(i)
+    copied = [source.table.iloc[rows] for rows in groups.values() if len(rows) > 1]
+    assert len(copied) == 6
+    assert sum(group["split"].nunique() > 1 for group in copied) == 3
+    assert 1 <= sum(group["emotion"].nunique() > 1 for group in copied) <= 2
+    flat = [i for i in range(len(source)) if source.images[i].min() == source.images[i].max()]
+    assert len(flat) == 2 and set(source.table["split"].iloc[flat]) == {"train"}
+
+
+def test_faces_are_never_flat_by_accident():
+    images = demo_faces(EMOTIONS * 5, seed=5)
+    assert images.shape == (40, 48, 48) and images.dtype == np.uint8
+    assert images.std(axis=(1, 2)).min() > 8
+    assert len({image.tobytes() for image in images}) == 40
+    np.testing.assert_array_equal(images, demo_faces(EMOTIONS * 5, seed=5))
+
+
+def test_ckplus(sources):
+    table, notes = sources["ckplus"].table, sources["ckplus"].notes
+    assert set(table["emotion"]) == set(EMOTIONS)
+    assert table["subject"].nunique() == 14
+    assert any("have no label" in note for note in notes)
+
+
+def test_sequences_go_from_neutral_to_peak(drawn):
+    """The change against the first frame grows, but for the last frames, where the peak is reached."""
+    for sequence in ("S005/001", "S005/002", "S014/001"):
+        paths = sorted((drawn[0] / "CK+" / "cohn-kanade-images" / sequence).iterdir())
+        frames = [read_grey(path).astype(float) for path in paths]
+        change = [np.abs(frame - frames[0]).mean() for frame in frames]
+        assert len(change) >= 5
+        assert change[1] > 0
+        assert all(np.diff(change[:-1]) > 0)
+        assert change[-1] >= change[-2]
+
+
+def test_jaffe(sources):
+    table = sources["jaffe"].table
+    assert set(table["emotion"]) == {*CLASSES, "disgust"}
+    assert table["subject"].nunique() == 10
+    takes = table.groupby(["subject", "emotion"]).size()
+    assert len(takes) == 70 and takes.between(2, 4).all()
+    numbers = [int(origin.split(".")[2]) for origin in table["origin"]]
+    assert sorted(numbers) == list(range(1, len(table) + 1))
+
+
+def test_every_split_of_every_source_has_every_class(sources, tmp_path):
+    faces = merge(list(sources.values()), tmp_path / "set", detector=NoDetector(), progress=False)
+    counts = faces.index.groupby(["source", "split", "label"]).size().unstack()
+    assert counts.shape == (9, 6)
+    assert counts.notna().all(axis=None)
+    assert faces.manifest["duplicates"]["taken_out_of_training"] > 0
+
+
+def test_mtcnn_finds_the_large_faces(sources):
+    detector = FaceDetector()
+    for name in ("ckplus", "jaffe"):
+        images = [sources[name].images[i] for i in range(0, len(sources[name]), 12)]
+        found = [len(detector.boxes(image)) for image in images]
+        assert np.mean([count == 1 for count in found]) >= 0.8, name
+
+
+@pytest.mark.parametrize("hair", HAIR)
+def test_every_style_at_every_angle(person, hair):
+    """Also far from the frontal view, and where half of the face lies outside the picture."""
+    who = dataclasses.replace(person, hair=hair, glasses=True, beard=0.5)
+    for view in (View(roll=0.5, yaw=-0.25, pitch=0.1), View(roll=-0.5, yaw=0.25, centre=(1.5, 1.2), span=1)):
+        for emotion in ("surprise", "happy"):
+            face = draw_face(who, PROTOTYPES[emotion][0], view, (40, 56))
+            assert face.shape == (40, 56) and face.dtype == np.uint8
+            assert face.std() > 5
+
+
+def test_size_changes_detail_and_nothing_else(person):
+    view = View(span=1.5, yaw=0.1, roll=0.2)
+    small, large = (draw_face(person, NEUTRAL, view, (side, side)) for side in (48, 192))
+    reduced = np.asarray(Image.fromarray(large).reduce(4), float)
+    assert np.abs(small - reduced).mean() < 3
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(ActionUnits), ids=lambda field: field.name)
+def test_every_unit_moves_its_part_of_the_face(person, field):
+    """Units of brows and lids change the picture above the nose's tip, those of the mouth below it."""
+    view = View(span=1.5, centre=(0, 0.25))
+    size = 150
+    with_mouth = ActionUnits(au25=0.5) if field.name in ("au10", "au20") else NEUTRAL
+    rest = draw_face(person, with_mouth, view, (size, size)).astype(float)
+    units = dataclasses.replace(with_mouth, **{field.name: 1.0})
+    change = np.abs(draw_face(person, units, view, (size, size)) - rest)
+    assert change.max() > 20
+    tip = int((0.5 - 0.25 + 1.5) / 3 * size)
+    upper, lower = change[:tip].sum(), change[tip:].sum()
+    if field.name in ("au1", "au2", "au4", "au5", "au7", "au43"):
+        assert upper > 10 * lower
+    if field.name in ("au14", "au15", "au17", "au20", "au23", "au25", "au26"):
+        assert lower > 3 * upper
+
+
+def test_mixing_units():
+    happy = PROTOTYPES["happy"][0]
+    assert NEUTRAL.mixed(happy, 0) == NEUTRAL
+    assert NEUTRAL.mixed(happy, 1) == happy
+    assert NEUTRAL.mixed(happy, 0.5).au12 == pytest.approx(happy.au12 / 2)
+    assert set(PROTOTYPES) == set(EMOTIONS)
+
+
+def test_emotions_differ(person):
+    """What a network can learn from: no two prototypes give nearly the same picture."""
+    view = View(span=1.2)
+    faces = {
+        name: draw_face(person, kinds[0], view, (48, 48)).astype(float) for name, kinds in PROTOTYPES.items()
+    }
+    for a in EMOTIONS:
+        for b in EMOTIONS:
+            assert a == b or np.abs(faces[a] - faces[b]).mean() > 0.5, (a, b)
