@@ -58,11 +58,11 @@ def _merge(options: argparse.Namespace) -> None:
     sources = read_sources(space.data, options.sources or None)
     faces = merge(sources, out, disgust=options.disgust, seed=options.seed)
     if space.profile == "full" and out == space.faceset:
-        from fer_utils.files import write_aside
+        from fer_utils.files import atomic_write
         from fer_utils.results import DATA
 
         (space.results / DATA).parent.mkdir(parents=True, exist_ok=True)
-        write_aside(space.results / DATA, (out / "manifest.json").read_text(encoding="utf-8"))
+        atomic_write(space.results / DATA, (out / "manifest.json").read_text(encoding="utf-8"))
     print(faces.counts().to_string())
     print(f"\n{len(faces):,} faces are merged in {out}; `manifest.json` there lists what was dropped and why")
 

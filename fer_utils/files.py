@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 
-def write_aside(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str) -> None:
     """Write a UTF-8 text file beside its place and rename it, so that nobody sees half of it."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -22,13 +22,13 @@ def write_aside(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain values as JSON like `write_aside`, in a folder that is made if need be."""
+    """Write plain values as JSON like `atomic_write`, in a folder that is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as Parquet, whole or not at all, like `write_aside`."""
+    """Write a table as Parquet, whole or not at all, like `atomic_write`."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         table.to_parquet(aside, index=False)

@@ -33,7 +33,7 @@ from fer_utils.augment import Augment
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.files import write_aside, write_json
+from fer_utils.files import atomic_write, write_json
 
 TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # options of `fit` for Lightning
 
@@ -372,7 +372,7 @@ class History(Callback):
         }
         self.rows.append(row)
         if trainer.is_global_zero:
-            write_aside(self.path, pd.DataFrame(self.rows).to_csv(index=False))
+            atomic_write(self.path, pd.DataFrame(self.rows).to_csv(index=False))
             if self.verbose:
                 print(
                     f"epoch {row['epoch']:2d}/{self.epochs}  training: loss {row['train_loss']:.3f}, "

@@ -13,7 +13,7 @@ import pandas as pd
 from fer_utils import results
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.files import sha256, write_aside
+from fer_utils.files import atomic_write, sha256
 from fer_utils.recipes import command
 from fer_utils.weights import SOURCES
 from fer_utils.workspace import Workspace
@@ -159,7 +159,7 @@ def publish(space: Workspace, run: str, folder: Path) -> Path:
     aside = target.with_name(f".{target.name}")
     shutil.copyfile(weights, aside)
     aside.replace(target)
-    write_aside(folder / f"{name}.md", text)
+    atomic_write(folder / f"{name}.md", text)
     return target
 
 
