@@ -18,7 +18,7 @@ from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
 from fer_utils.files import sha256, write_json
 from fer_utils.training import last_layer
-from fer_utils.weights import load_checkpoint, save_checkpoint
+from fer_utils.weights import load_model, save_checkpoint
 from fer_utils.workspace import Workspace
 
 FOLDS = 10  # of the cross-validation that tells what it brings
@@ -64,7 +64,7 @@ def calibrate(space: Workspace, name: str) -> Path:
     faces = space.faces()
     runs.refuse_another_set(folder, faces)
     validation = runs.of_sources(faces, about.get("validate_on") or about["sources"]).split("validation")
-    model = load_checkpoint(folder / "model.safetensors")
+    model = load_model(folder / "model.safetensors")
     labels, told = validation.labels, predict(model, validation)
     scale, biases = fit_bias(labels, told)
     about |= {

@@ -365,7 +365,7 @@ def _publish(options: argparse.Namespace) -> None:
 
     if options.profile == "demo" and not options.out:
         raise ValueError("drawn faces make no network to publish among the others: say where with --out")
-    folder = Path(options.out) if options.out else project_root() / "weights"
+    folder = Path(options.out) if options.out else project_root() / "fer_utils" / "weights_data"
     weights = publish(_workspace(options), options.name, folder)
     print(f"the weights are in {weights}, their model card beside them")
 
@@ -598,13 +598,13 @@ def _parser() -> argparse.ArgumentParser:
         "--retrain", action="store_true", help="train a finished search's best again: are they found again?"
     )
 
-    sub = command("publish", _publish, "copy a run's weights to weights/ and write its model card")
+    sub = command("publish", _publish, "copy a run's weights into the package and write its model card")
     sub.add_argument("name", help="of the run")
-    sub.add_argument("--out", metavar="FOLDER", help="where to (default: weights/ of the checkout)")
+    sub.add_argument("--out", metavar="FOLDER", help="where to (default: fer_utils/weights_data)")
 
     sub = command("predict", _predict, "classify the largest face of each image")
     sub.add_argument("images", nargs="+", metavar="IMAGE")
-    sub.add_argument("--checkpoint", required=True, help="a name in weights/, or a safetensors file")
+    sub.add_argument("--checkpoint", required=True, help="a published name, or a safetensors file")
 
     sub = command("export", _export, "write the merged faces for other programs")
     sub.add_argument("form", choices=("folder", "hf"), help="image folder, or Hugging Face data set")

@@ -39,7 +39,7 @@ from fer_utils.training import (
     refuse_no_images,
 )
 from fer_utils.votes import LabelKind, join, read_votes, second_question, soft_labels
-from fer_utils.weights import load_checkpoint, save_checkpoint
+from fer_utils.weights import load_model, save_checkpoint
 from fer_utils.workspace import Workspace
 
 
@@ -265,7 +265,7 @@ def refuse_another_set(folder: Path, faces: FaceSet) -> None:
 
 def _finished(folder: Path, faces: FaceSet) -> Fit:
     refuse_another_set(folder, faces)
-    return Fit(load_checkpoint(folder / "model.safetensors"), pd.read_csv(folder / "history.csv"), folder)
+    return Fit(load_model(folder / "model.safetensors"), pd.read_csv(folder / "history.csv"), folder)
 
 
 def _check_same_run(path: Path, now: dict[str, Any]) -> None:
@@ -363,7 +363,7 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Path:
         about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
         history = pd.read_csv(folder / "history.csv")
-        model = load_checkpoint(folder / "model.safetensors")
+        model = load_model(folder / "model.safetensors")
     except FileNotFoundError as error:
         raise DataError(
             f"the run is missing or has not finished ({Path(str(error.filename)).name} is not there)",
@@ -410,7 +410,7 @@ def predict_files(
 
     Args:
         paths: image files that Pillow reads.
-        checkpoint: for `fer_utils.weights.load_checkpoint`; ignored where `model` is given.
+        checkpoint: for `fer_utils.weights.load_model`; ignored where `model` is given.
         model: a network that is loaded already.
 
     Returns:
@@ -420,7 +420,7 @@ def predict_files(
     Raises:
         DataError: a file is missing or is not an image.
     """
-    model = model or load_checkpoint(checkpoint)
+    model = model or load_model(checkpoint)
     detector, rows = FaceDetector(), []
     for path in paths:
         image, found = face_image(read_grey(path, upright=True), detector)

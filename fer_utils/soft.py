@@ -16,7 +16,7 @@ from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
 from fer_utils.files import sha256, write_table
 from fer_utils.results import predictions_path
-from fer_utils.weights import load_checkpoint
+from fer_utils.weights import load_model
 from fer_utils.workspace import Workspace
 
 CROSSED = "crossfit/"  # what names of cross-validations begin with
@@ -76,7 +76,7 @@ def _answers(space: Workspace, name: str, faces: FaceSet) -> pd.DataFrame:
     else:
         # Asking must not move the random numbers that the student is about to draw.
         with torch.random.fork_rng(devices=[]):
-            told = predict(load_checkpoint(origin), faces, flip=True)
+            told = predict(load_model(origin), faces, flip=True)
         table = pd.DataFrame(told, columns=list(CLASSES))
     table.attrs = {"checkpoint": checkpoint, "faces": asked}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,9 @@ from torch import nn
 
 from fer_utils.errors import DataError
 from fer_utils.files import sha256
-from fer_utils.workspace import project_root
+
+# The published networks and their cards, which travel in the wheel.
+PUBLISHED = Path(__file__).parent / "weights_data"
 
 
 class Source(NamedTuple):
@@ -165,12 +167,11 @@ def save_checkpoint(model: nn.Module, path: Path, about: dict[str, Any]) -> None
         aside.unlink(missing_ok=True)
 
 
-def load_checkpoint(name: str | Path) -> nn.Module:
+def load_model(name: str | Path) -> nn.Module:
     """Read a network that `save_checkpoint` wrote.
 
     Args:
-        name: a path, or the bare name of a published network, e.g. ``"easynet"``, which stands for
-            `weights/easynet.safetensors` in the checkout.
+        name: a path, or the bare name of a published network, ``"easynet"`` or ``"facenet"``.
 
     Returns:
         The network in evaluation mode, float32, on the processor.
@@ -204,16 +205,13 @@ def load_checkpoint(name: str | Path) -> nn.Module:
 
 def _checkpoint_path(name: str | Path) -> Path:
     path = Path(name)
-    published = project_root() / "weights"
     if path.suffix != ".safetensors" and path.parent == Path():
-        path = published / f"{name}.safetensors"
+        path = PUBLISHED / f"{name}.safetensors"
     if not path.is_file():
-        known = sorted(p.stem for p in published.glob("*.safetensors"))
+        known = ", ".join(sorted(p.stem for p in PUBLISHED.glob("*.safetensors")))
         raise DataError(
             "there is no such checkpoint",
             file=path,
-            remedy="train it with `fer train` (with --resume if it was stopped), give the path of a file, or "
-            "run in a checkout of the book, whose folder weights/ "
-            + (f"holds {', '.join(known)}" if known else "holds the published ones"),
+            remedy=f"name a published network ({known}) or the model.safetensors of a finished run",
         )
     return path

@@ -56,7 +56,9 @@ def test_only_two_packages_are_held_back():
     assert sorted(held) == ["facenet-pytorch==2.5.3", "jupyter-book>=1.0.4,<2"]
 
 
-@pytest.mark.parametrize("weights", sorted((ROOT / "weights").glob("*.safetensors")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "weights", sorted((ROOT / "fer_utils" / "weights_data").glob("*.safetensors")), ids=lambda p: p.stem
+)
 def test_published_weights_are_those_of_their_results_and_their_card_says_so(weights):
     card = weights.with_suffix(".md").read_text(encoding="utf-8")
     run = re.search(r"`fer publish (\S+)`", card)[1]

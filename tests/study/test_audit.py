@@ -22,7 +22,7 @@ from fer_utils.demo.layouts import demo_faces
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import predict, wilson_interval
-from fer_utils.weights import load_checkpoint
+from fer_utils.weights import load_model
 
 PAGE = Path(__file__).resolve().parents[2] / "book" / "limits.md"
 MEASURES = ["accuracy", *(f"recall {name}" for name in CLASSES)]
@@ -298,7 +298,7 @@ def test_the_listing_of_the_page_runs(tmp_path, monkeypatch, capsys):
         == index[index["source"] != "fer2013"].value_counts("source").to_dict()
     )
     part = faces.where((index["source"] == "jaffe").to_numpy())
-    right = predict(load_checkpoint("easynet"), part).argmax(1) == part.labels
+    right = predict(load_model("easynet"), part).argmax(1) == part.labels
     assert table.loc[("accuracy", "jaffe"), "share"] == pytest.approx(right.mean())
     assert table["p"].dropna().between(0, 1).all()
     assert "recall surprise" in capsys.readouterr().out

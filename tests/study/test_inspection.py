@@ -417,7 +417,7 @@ def test_command_writes_numbers_and_reads_validation_only(space, monkeypatch, ca
     found = inspection.read(path)
     assert isinstance(found["attention"], attention.Maps) and len(found["robustness"]) == 36
     labels = space.faces().split("validation").labels
-    answers = predict(inspection.load_checkpoint(space.runs / "toy" / "model.safetensors"),
+    answers = predict(inspection.load_model(space.runs / "toy" / "model.safetensors"),
                       space.faces().split("validation"))  # fmt: skip
     assert found["accuracy"] == pytest.approx(np.mean(answers.argmax(1) == labels), abs=1e-4)
     again = calibration.calibration(labels, answers)

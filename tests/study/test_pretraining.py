@@ -19,7 +19,7 @@ from fer_utils.files import sha256
 from fer_utils.models import FaceNet, build, facenet
 from fer_utils.models.backbones import EfficientNetLite0, MobileNetV1
 from fer_utils.models.pretrained import efficientnet_state, load_imagenet
-from fer_utils.weights import load_checkpoint
+from fer_utils.weights import load_model
 from fer_utils.workspace import Workspace
 
 FILE = "efficientnet-lite0-57934424.pth"
@@ -171,7 +171,7 @@ def test_the_trunk_is_made_again_from_a_checkpoint(tmp_path):
     model = FaceNet("efficientnet_lite0", "imagenet", freeze=0.5, head=[8], input_size=32).eval()
     about = {"network": "facenet", "options": model.options}
     weights.save_checkpoint(model, tmp_path / "model.safetensors", about)
-    assert load_checkpoint(tmp_path / "model.safetensors").options == model.options
+    assert load_model(tmp_path / "model.safetensors").options == model.options
     assert len(build("facenet", **model.options).frozen_layers) == len(model.frozen_layers) == 72
     frozen, trained = features.split(model)
     images = torch.rand(2, 1, 32, 32)
@@ -295,7 +295,7 @@ def test_all_starts_are_compared_on_equal_terms(space, written):
 
 def test_a_frozen_trunk_stays_and_serves_both_ways(space, written):
     probe, head, whole = (
-        load_checkpoint(space.runs / f"pretraining/imagenet-{way}-seed0" / "model.safetensors").trunk
+        load_model(space.runs / f"pretraining/imagenet-{way}-seed0" / "model.safetensors").trunk
         for way in WAYS
     )
     for name, value in probe.state_dict().items():

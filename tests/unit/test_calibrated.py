@@ -14,7 +14,7 @@ from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
 from fer_utils.recipes import command
-from fer_utils.weights import load_checkpoint
+from fer_utils.weights import load_model
 from fer_utils.workspace import Workspace
 
 
@@ -86,7 +86,7 @@ def test_only_the_last_layer_changes_and_says_what_was_fitted(space, monkeypatch
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     fitted, faces = about["calibrated"], space.faces().split("validation")
     before, after = (
-        load_checkpoint(space.runs / n / "model.safetensors") for n in ("toy-seed0", folder.name)
+        load_model(space.runs / n / "model.safetensors") for n in ("toy-seed0", folder.name)
     )
     changed = [
         name for name, value in after.state_dict().items() if not value.equal(before.state_dict()[name])

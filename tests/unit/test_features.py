@@ -23,7 +23,7 @@ from fer_utils.errors import DataError
 from fer_utils.evaluation import metrics, predict
 from fer_utils.models import FaceNet
 from fer_utils.training import Recipe, fit, make_optimizer
-from fer_utils.weights import load_checkpoint
+from fer_utils.weights import load_model
 from fer_utils.workspace import Workspace
 
 EASY = {"trunk": "easynet", "pretrained": "none", "trunk_width": 0.125, "head": [16], "freeze": 0.6}
@@ -513,7 +513,7 @@ def test_a_cached_run_is_a_run_like_any_other(space, toy_faces):
     folder = space.runs / "facenet-seed0"
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert about["cached"] == {"views": 2, "dtype": "float16"}
-    model = load_checkpoint(folder / "model.safetensors")
+    model = load_model(folder / "model.safetensors")
     assert isinstance(model, FaceNet)
     half = {name: v.half().float() if v.ndim > 1 else v for name, v in done.model.state_dict().items()}
     for name, value in model.state_dict().items():

@@ -21,7 +21,7 @@ from fer_utils.files import sha256
 from fer_utils.models import EasyNet, build
 from fer_utils.recipes import command
 from fer_utils.training import Recipe
-from fer_utils.weights import SOURCES, load_checkpoint, save_checkpoint
+from fer_utils.weights import SOURCES, load_model, save_checkpoint
 from fer_utils.workspace import Workspace, workspace
 
 CODES = (0, 2, 3, 4, 5, 6)  # FER2013's codes of the six classes
@@ -434,7 +434,7 @@ def test_larger_trunks_go_the_whole_way(space, tmp_path, trunk, side):
     assert cli.main(["publish", trunk, "--out", str(tmp_path)]) == 0
     result = results.read(space.results / f"{trunk}.json")
     assert result["test"]["fer2013"]["images"] == 60 and result["cached"]["views"] == 1
-    assert load_checkpoint(tmp_path / "facenet.safetensors").options["trunk"] == trunk
+    assert load_model(tmp_path / "facenet.safetensors").options["trunk"] == trunk
     (space.results / f"{trunk}.json").unlink()
 
 
@@ -446,7 +446,7 @@ def test_a_results_file_tells_its_command(space):
     assert told.startswith("fer train easynet --name told --seed 3 ") and "'widths=[4, 8, 8]'" in told
     again = [word.replace("told", "again") for word in shlex.split(told)[1:]]
     assert cli.main(again) == 0
-    weights, other = (load_checkpoint(space.runs / n / "model.safetensors") for n in ("told", "again"))
+    weights, other = (load_model(space.runs / n / "model.safetensors") for n in ("told", "again"))
     assert all(torch.equal(a, b) for a, b in zip(weights.parameters(), other.parameters(), strict=True))
     (space.results / "told.json").unlink()
 

@@ -13,7 +13,7 @@ from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
 from fer_utils.files import sha256
 from fer_utils.models import EasyNet
-from fer_utils.weights import load_checkpoint, save_checkpoint
+from fer_utils.weights import load_model, save_checkpoint
 from fer_utils.workspace import Workspace
 
 SMALL = {
@@ -60,7 +60,7 @@ def test_answers_are_the_mean_over_teachers_and_mirror_images_and_asked_for_once
         model = EasyNet(widths=(2, 2, 2), hidden=4)
         save_checkpoint(model, path, {"network": "easynet", "options": model.options})
     some = toy_faces.split("test")
-    expected = sum(predict(load_checkpoint(path), some, flip=True) for path in paths) / 2
+    expected = sum(predict(load_model(path), some, flip=True) for path in paths) / 2
     torch.manual_seed(7)
     told, checkpoints = soft.answers(space, names, some)
     drawn = torch.rand(3)
@@ -100,7 +100,7 @@ def test_a_student_aims_at_its_teachers(space, monkeypatch):
     done = runs.train(space, "easynet", name="student", teachers=names, share=0.6, verbose=False, **SMALL)
     training = space.faces().split("train")
     told = [
-        predict(load_checkpoint(space.runs / n / "model.safetensors"), training, flip=True) for n in names
+        predict(load_model(space.runs / n / "model.safetensors"), training, flip=True) for n in names
     ]
     expected = 0.4 * np.eye(6)[training.labels] + 0.6 * np.mean(told, 0)
     np.testing.assert_allclose(seen["targets"], expected, rtol=1e-5)

@@ -1,8 +1,10 @@
 """Weights: public forms read as published, nothing else let in; checkpoints survive the round trip."""
 
+import hashlib
 import json
 import os
 import pickle
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -11,11 +13,13 @@ import torch
 from safetensors.torch import load, load_file, save_file
 
 from fer_utils import weights
+from fer_utils.demo.layouts import demo_faces
+from fer_utils.emotions import EMOTIONS
 from fer_utils.errors import DataError
-from fer_utils.models import EasyNet, FaceNet
+from fer_utils.models import FaceNet
 from fer_utils.models.backbones import InceptionResNetV1, ResNet50
 from fer_utils.models.pretrained import load_vggface2, read_arrays_pickle
-from fer_utils.weights import fetch, load_checkpoint, save_checkpoint
+from fer_utils.weights import fetch, load_model, save_checkpoint
 
 STAGES = {2: 3, 3: 4, 4: 6, 5: 3}  # blocks of ResNet-50's stages
 
@@ -235,7 +239,7 @@ def saved(tmp_path):
 
 def test_a_checkpoint_survives_the_round_trip(saved):
     model, path = saved
-    read = load_checkpoint(path)
+    read = load_model(path)
     assert not read.training and read.options == model.options
     expected = model.eval().state_dict()
     for name, value in read.state_dict().items():
@@ -248,17 +252,21 @@ def test_a_checkpoint_survives_the_round_trip(saved):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_bare_name_stands_for_a_published_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"weights/easynet.safetensors: there is no such.*folder weights/"):
-        load_checkpoint("easynet")
-    (tmp_path / "weights").mkdir()
-    model = EasyNet(widths=(2, 2, 2), hidden=4)
-    about = {"network": "easynet", "options": model.options}
-    save_checkpoint(model, tmp_path / "weights" / "easynet.safetensors", about)
-    assert load_checkpoint("easynet").options == model.options
-    with pytest.raises(DataError, match="holds easynet"):
-        load_checkpoint("emonet")
+@pytest.mark.parametrize("name", ["easynet", "facenet"])
+def test_published_networks_compute_what_they_computed_when_published(name, tmp_path, monkeypatch):
+    """Logits of 64 drawn faces, written down before the library was rebuilt."""
+    golden = json.loads((Path(__file__).parent / "golden_logits.json").read_text(encoding="utf-8"))
+    monkeypatch.chdir(tmp_path)  # they travel with the package, wherever it is used
+    images = demo_faces([EMOTIONS[i % len(EMOTIONS)] for i in range(64)], seed=64, size=64)
+    assert hashlib.sha256(images.tobytes()).hexdigest() == golden["images"]
+    with torch.inference_mode():
+        logits = load_model(name)(torch.from_numpy(images).unsqueeze(1).float() / 255)
+    np.testing.assert_allclose(logits, golden[name], rtol=0, atol=1e-5)
+
+
+def test_an_unknown_name_lists_the_published_networks():
+    with pytest.raises(DataError, match=r"emonet.safetensors: there is no such.*\(easynet, facenet\)"):
+        load_model("emonet")
 
 
 def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
@@ -282,7 +290,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(saved, tmp_path):
 
     def refused(match):
         with pytest.raises(DataError, match=match) as caught:
-            load_checkpoint(path)
+            load_model(path)
         assert caught.value.file == path and caught.value.remedy
 
     for content in (whole[:-100], whole[:4], b"", b"PK\x03\x04 something else entirely"):

@@ -25,7 +25,7 @@ from fer_utils.errors import DataError
 from fer_utils.evaluation import bootstrap_interval, predict
 from fer_utils.faces import resize
 from fer_utils.files import sha256
-from fer_utils.weights import load_checkpoint
+from fer_utils.weights import load_model
 from fer_utils.workspace import Workspace, project_root, workspace
 from reading_faces.study.attention import Maps, class_maps, region_sensitivity
 from reading_faces.study.robustness import confidences, robustness
@@ -143,7 +143,7 @@ def inspect(space: Workspace, name: str, *, images: int | None = None, pictures:
     """
     began = time.monotonic()
     path = _weights(space, name)
-    model = load_checkpoint(path)
+    model = load_model(path)
     faces = space.faces()
     runs.refuse_another_set(path.parent, faces)
     if SOURCE in results.other_splits(faces.manifest) and not (path.parent / "run.json").exists():

@@ -24,9 +24,9 @@ CARD = """# Model card: {name}
 Made by `fer publish {run}` from `book/results/{run}.json`; every score below was measured.
 
 ```python
-from fer_utils.weights import load_checkpoint
+from fer_utils.weights import load_model
 
-model = load_checkpoint("{name}")  # float images (B, 1, 64, 64), 0–1, to logits (B, 6)
+model = load_model("{name}")  # float images (B, 1, 64, 64), 0–1, to logits (B, 6)
 ```
 
 ## Model

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fer_utils.weights import load_checkpoint
+from fer_utils.weights import load_model
 
 BATCHES = (1, 64)
 
@@ -88,7 +88,7 @@ def describe(name: str, checkpoint: Path, **options: Any) -> dict[str, Any]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    model = load_checkpoint(checkpoint)
+    model = load_model(checkpoint)
     return {
         "run": name,
         "network": type(model).__name__,
