@@ -68,6 +68,7 @@ def site(folder: Path) -> None:
     shutil.copy(ROOT / "_toc.yml", folder)
     for path in (folder / "notebooks").glob("*.ipynb"):
         edit(path, join_streams)
+        edit(path, hide_figures)
     shutil.copytree(ROOT / "book" / "static", folder / "_static", dirs_exist_ok=True)
     shutil.rmtree(folder / "book", ignore_errors=True)
     shutil.copytree(
@@ -154,6 +155,17 @@ def join_streams(notebook: dict[str, Any], path: Path) -> None:
                 outputs.append(output)
         if "outputs" in cell:
             cell["outputs"] = outputs
+
+
+def hide_figures(notebook: dict[str, Any], path: Path) -> None:
+    """Leave figures that `caption` showed to the directives that print them with caption and alt text."""
+    prefix = "application/papermill.record/"
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            glued = output.get("metadata", {}).get("scrapbook", {"mime_prefix": prefix})
+            if not glued["mime_prefix"] and "image/png" in output["data"]:
+                glued["mime_prefix"] = prefix
+                output["data"] = {prefix + kind: value for kind, value in output["data"].items()}
 
 
 def pages(folder: Path) -> None:

@@ -1,20 +1,28 @@
-"""Intervals of what is known from few seeds: luck of the images and luck of the start together."""
+"""Intervals of what is known from a few seeds: sampling noise of the images and of the start together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from fer_utils.evaluation import wilson_interval
-from fer_utils.results import summarise
 
 Z = float(stats.norm.ppf(0.975))  # half of a 95 % interval, in standard errors that are known well
+Scores = Sequence[Mapping[str, Any]]  # one a seed, with at least `accuracy` (0–1) and `images`
 
 
-def of_seeds(values: np.ndarray) -> float:
+class Difference(NamedTuple):
+    """A difference of two accuracies with its 95 % interval, as shares."""
+
+    value: float
+    low: float
+    high: float
+
+
+def variance_of_mean(values: np.ndarray) -> float:
     """Variance of the mean over seeds, s² / k; 0 where a single value leaves it unknown."""
     return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
 
@@ -22,43 +30,57 @@ def of_seeds(values: np.ndarray) -> float:
 def quantile(of_images: float, *seeds: np.ndarray) -> float:
     """How many standard errors make half of a 95 % interval: Student's t, by Welch and Satterthwaite.
 
-    What the images leave is a variance that is known well; the seeds' own, s² / k, has k − 1 degrees of
-    freedom. So the fewer seeds, and the larger their share of the variance, the more: 1.96 where they count
-    for nothing, 4.30 where three seeds are all there is.
-
     Args:
-        of_images: the variance that the images leave.
-        seeds: values of the seeds on each side; a single one tells no variance and is left out.
+        of_images: the variance that the images leave, which is known well.
+        seeds: values of the seeds on each side; their s² / k has k − 1 degrees of freedom, a single one none.
     """
-    known = [(of_seeds(values), len(values) - 1) for values in seeds if len(values) > 1]
+    known = [(variance_of_mean(values), len(values) - 1) for values in seeds if len(values) > 1]
     doubt = sum(variance**2 / freedom for variance, freedom in known)
     if not doubt:
         return Z
     return float(stats.t.ppf(0.975, (of_images + sum(variance for variance, _ in known)) ** 2 / doubt))
 
 
-def mean_score(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean accuracy over seeds with an interval for images and seeds together.
-
-    Args:
-        scores: metrics of each seed, on the same images.
+def mean_score(scores: Scores) -> dict[str, float]:
+    """Average accuracy over seeds, with an interval for images and seeds together.
 
     Returns:
         `accuracy`, `low`, `high` (Wilson's interval of the mean, widened in quadrature by the seeds' standard
-        error where there are several, and by what so few of them leave unknown, `quantile`), `std` over
-        seeds (not-a-number for one), `seeds` and `images`.
+        error and by `quantile`), `std` over seeds (NaN for one), `seeds` and `images`.
     """
     values = np.array([s["accuracy"] for s in scores], float)
-    mean, n = float(values.mean()), min(s["images"] for s in scores)
+    mean, n = float(values.mean()), int(min(s["images"] for s in scores))
     low, high = wilson_interval(round(mean * n), n)
     wider = quantile(mean * (1 - mean) / n, values) / Z
-    seeds = Z * np.sqrt(of_seeds(values))
-    spread = summarise(values)
+    seeds = Z * np.sqrt(variance_of_mean(values))
     return {
         "accuracy": mean,
         "low": max(0.0, mean - wider * float(np.hypot(max(mean - low, 0), seeds))),
         "high": min(1.0, mean + wider * float(np.hypot(max(high - mean, 0), seeds))),
-        "std": spread["std"],
+        "std": float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
         "seeds": len(values),
         "images": n,
     }
+
+
+def unpaired_difference(first: Scores, second: Scores) -> Difference:
+    """First mean accuracy minus second, from the scores alone: too wide where both saw the same images."""
+    values = [np.array([s["accuracy"] for s in side], float) for side in (first, second)]
+    of_images = [
+        v.mean() * (1 - v.mean()) / min(s["images"] for s in side)
+        for v, side in zip(values, (first, second), strict=True)
+    ]
+    return difference_of(values[0].mean() - values[1].mean(), sum(of_images), *values)
+
+
+def paired_difference(first: np.ndarray, second: np.ndarray) -> Difference:
+    """First mean accuracy minus second, image by image; bool (runs, images), whether each was right."""
+    by_image = first.mean(0) - second.mean(0)
+    return difference_of(by_image.mean(), by_image.var() / len(by_image), first.mean(1), second.mean(1))
+
+
+def difference_of(value: float, of_images: float, *seeds: np.ndarray) -> Difference:
+    """Put an interval around a difference: the images' variance plus that of each side's mean over seeds."""
+    variance = of_images + sum(variance_of_mean(values) for values in seeds)
+    half = quantile(of_images, *seeds) * float(np.sqrt(variance))
+    return Difference(float(value), float(value) - half, float(value) + half)

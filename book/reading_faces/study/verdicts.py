@@ -60,7 +60,8 @@ from reading_faces.report.notebook import (
     search_table,
 )
 from reading_faces.study import compare
-from reading_faces.study.stats import Z, mean_score, of_seeds, quantile
+from reading_faces.study.stats import Z, mean_score, quantile
+from reading_faces.study.stats import variance_of_mean as of_seeds
 
 Outcome = Literal["held", "not held", "not testable here", "not run yet"]
 Ruling = tuple[Outcome, str]

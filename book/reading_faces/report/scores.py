@@ -1,0 +1,137 @@
+"""Scores of the stored runs as one tidy table, with names that a reader would use."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reading_faces.study.stats import mean_score
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"  # of real data, as they come with the book
+RUNS = ("*-seed*.json", "labels/*-seed*.json")  # the runs behind the book's scores, below RESULTS
+RUN_NAMES = {
+    "emonet": "EmoNet",
+    "easynet": "EasyNet",
+    "easynet-both": "EasyNet, with votes",
+    "easynet-taught": "EasyNet, distilled",
+    "easynet-both-taught": "EasyNet, votes + distilled",
+    "easynet-both-taught-calibrated": "EasyNet, votes + distilled, calibrated",
+    "easynet-both-taught-70": "EasyNet, votes + distilled, 70 epochs",
+    "labels/easynet-ferplus": "EasyNet, votes only",
+    "facenet": "FaceNet",
+    "facenet-poster": "FaceNet, the poster's head",
+    "facenet-taught": "FaceNet, distilled",
+    "facenet-both": "FaceNet, with votes",
+    "facenet-both-160": "FaceNet, with votes, 160 px",
+    "facenet-both-160-calibrated": "FaceNet, with votes, 160 px, calibrated",
+}
+VARIANTS = {"": "plain", "+flip": "flip", "+ten-crop": "ten-crop", "-deduplicated": "deduplicated"}
+
+
+def load_scores(*patterns: str, folder: Path = RESULTS) -> pd.DataFrame:
+    """Read results files as a table, one row a run, split, source and variant.
+
+    Args:
+        *patterns: of paths below the folder; by default `RUNS`.
+        folder: of results files.
+
+    Returns:
+        The columns of `tidy`; runs in the order of `RUN_NAMES`, then others, by seed.
+    """
+    paths = [path for pattern in patterns or RUNS for path in sorted(folder.glob(pattern))]
+    table = tidy(json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    if table.empty:
+        return table
+    order = list(RUN_NAMES.values())
+    place = [order.index(name) if name in order else len(order) for name in table["training"]]
+    return table.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
+
+
+def tidy(results: Iterable[Any]) -> pd.DataFrame:
+    """Make a table of results, one row a run, split, source and variant.
+
+    Args:
+        results: `Result`s, or what their files hold.
+
+    Returns:
+        `run`, `network` (EmoNet, EasyNet, FaceNet), `training` (the reader's name, `RUN_NAMES`), `seed`,
+        `split`, `source`, `variant` (plain, flip, ten-crop, deduplicated), `images`, `accuracy`, `low`,
+        `high`, `macro_f1`, `ece`, `log_loss`, `confusion` (int array 6×6), `parameters`,
+        `trained_parameters`, `epochs`, `best_epoch`, `hours`, `labels` (own,
+        ferplus, both), `teachers` (how many), `calibrated`, `profile`, `date`, `revision`.
+    """
+    rows = []
+    for result in results:
+        known = result if isinstance(result, dict) else vars(result)
+        about = _about(known)
+        for split in ("validation", "test"):
+            for key, scores in (known.get(split) or {}).items():
+                source, suffix = re.fullmatch(r"(\w+)([-+].+)?", key).groups()
+                rows.append(
+                    about
+                    | {"split": split, "source": source, "variant": VARIANTS[suffix or ""]}
+                    | {name: scores[name] for name in ("images", "accuracy", "macro_f1", "log_loss")}
+                    | dict(zip(("low", "high"), scores["accuracy_interval"], strict=True))
+                    | {
+                        "ece": scores["expected_calibration_error"],
+                        "confusion": np.array(scores["confusion"]),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def seed_means(scores: pd.DataFrame) -> pd.DataFrame:
+    """Average over seeds: one row a training, split, source and variant.
+
+    Args:
+        scores: as `load_scores` gives them.
+
+    Returns:
+        `network`, `training`, `split`, `source`, `variant`; `accuracy`, `low`, `high` (interval for images
+        and seeds), `std` (missing for one seed), `seeds`, `images`; `macro_f1`, `ece`, `parameters`, `hours`
+        (means) and `confusion` (sum). In the order of the scores.
+    """
+    keys = ["network", "training", "split", "source", "variant"]
+    rows = [
+        dict(zip(keys, key, strict=True))
+        | mean_score(group[["accuracy", "images"]].to_dict("records"))
+        | group[["macro_f1", "ece", "log_loss", "parameters", "hours"]].mean().to_dict()
+        | {"confusion": sum(group["confusion"])}
+        for key, group in scores.groupby(keys, sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def published() -> pd.DataFrame:
+    """Read others' figures: `system`, `network`, `accuracy` (0–1), `protocol`, `source` (reference's key)."""
+    return pd.read_csv(RESULTS.parent / "anchors.csv")
+
+
+def _about(result: dict[str, Any]) -> dict[str, Any]:
+    """What is the same in all rows of a run."""
+    stem = re.sub(r"-seed\d+$", "", result["name"])
+    network = {"emonet": "EmoNet", "easynet": "EasyNet", "facenet": "FaceNet"}[result["model"]["name"]]
+    curve = pd.DataFrame(result["learning_curve"])
+    return {
+        "run": result["name"],
+        "network": network,
+        "training": RUN_NAMES.get(stem) or RUN_NAMES.get(stem.split("/")[-1], stem),
+        "seed": result["recipe"]["seed"],
+        "parameters": result["model"]["parameters"],
+        "trained_parameters": result["model"].get("trained_parameters"),
+        "epochs": len(curve),
+        "best_epoch": int(curve["epoch"][curve["val_accuracy"].idxmax()]),
+        "hours": result["training_seconds"] / 3600,
+        "labels": (result.get("labels") or {"kind": "own"})["kind"],
+        "teachers": len((result.get("teachers") or {"checkpoints": ()})["checkpoints"]),
+        "calibrated": bool(result.get("calibrated")),
+        "profile": result["profile"],
+        "date": result["date"],
+        "revision": result["revision"],
+    }

@@ -1,0 +1,44 @@
+"""Reports of the study: plain values in a JSON file below the folder of results, stamped by who made them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fer_utils.errors import DataError
+from fer_utils.files import write_json
+from fer_utils.results import processor, stamp
+
+
+def write_report(path: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """Write a report, whole or not at all, with date, revision and processor before its own values.
+
+    Args:
+        path: ends in ``.json``; its folder is made.
+        report: plain values; tuples become lists.
+
+    Returns:
+        What is in the file.
+    """
+    stamped = json.loads(json.dumps(stamp() | {"processor": processor()} | report))
+    write_json(path, stamped)
+    return stamped
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Read what `write_report` wrote, now or in an earlier form.
+
+    Raises:
+        DataError: the file is missing, or is not a JSON object with the date and revision that made it.
+    """
+    remedy = "`make study` lists the command that writes it"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError("there is no such report", file=path, remedy=remedy) from None
+    except ValueError as error:
+        raise DataError(f"not JSON ({error})", file=path, remedy=remedy) from None
+    if not isinstance(report, dict) or not {"date", "revision"} <= set(report):
+        raise DataError("not a report: it lacks the date and revision that made it", file=path, remedy=remedy)
+    return report
