@@ -1,4 +1,4 @@
-"""Prepares what the pages and readers need: `stage.py site FOLDER | pages FOLDER | links | scores | tidy`."""
+"""Prepares what the pages and readers need: `stage.py site FOLDER | store FOLDER | links | scores`."""
 
 from __future__ import annotations
 
@@ -9,41 +9,32 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-# The README's table of scores: network, and the runs of its columns with what must be said of them.
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# The README's table of scores: a network, how it starts, the poster's accuracy, and its two trainings.
 BOARD = {
-    "EasyNet": (
-        "from scratch",
-        {"easynet-seed*": "", "easynet-both-taught-70-seed*": "; taught by two FaceNets, 70 epochs"},
-    ),
-    "FaceNet": (
-        "MobileNetV1, VGGFace2",
-        {"facenet-seed*": "", "facenet-both-160-calibrated-seed*": "; larger faces, calibrated"},
-    ),
+    "EasyNet": ("from scratch", "EasyNet", "EasyNet, votes + distilled, 70 epochs"),
+    "FaceNet": ("MobileNetV1, VGGFace2", "FaceNet", "FaceNet, with votes, 160 px, calibrated"),
 }
-# Cells of tables that must not be broken: short ones, but for lists, which may be after a comma.
-SHORT = re.compile(r"<td>((?![^<]*, )[^<]{1,20})</td>")
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
 def main(arguments: list[str]) -> None:
-    """Run one of the five commands."""
+    """Run one of the four commands."""
     match arguments:
         case ["site", folder]:
             site(Path(folder))
-        case ["pages", folder]:
-            pages(Path(folder))
+        case ["store", folder]:
+            for path in NOTEBOOKS:
+                edit(path, lambda notebook, path: store(notebook, Path(folder) / "notebooks" / path.name))
         case ["links"]:
             for path in NOTEBOOKS:
                 edit(path, link)
         case ["scores"]:
-            path = ROOT / "README.md"
-            path.write_text(with_scores(path.read_text(encoding="utf-8")), encoding="utf-8")
-        case ["tidy"]:
-            for path in NOTEBOOKS:
-                edit(path, tidy)
+            for path in (ROOT / "README.md", *(ROOT / "fer_utils" / "weights_data").glob("*.md")):
+                path.write_text(with_scores(path.read_text(encoding="utf-8")), encoding="utf-8")
         case _:
             raise SystemExit(__doc__)
 
@@ -68,7 +59,6 @@ def site(folder: Path) -> None:
     shutil.copy(ROOT / "_toc.yml", folder)
     for path in (folder / "notebooks").glob("*.ipynb"):
         edit(path, join_streams)
-        edit(path, hide_figures)
     shutil.copytree(ROOT / "book" / "static", folder / "_static", dirs_exist_ok=True)
     shutil.rmtree(folder / "book", ignore_errors=True)
     shutil.copytree(
@@ -118,27 +108,30 @@ def badges(url: str, branch: str, path: Path) -> str:
     )
 
 
-def with_scores(readme: str) -> str:
-    """The README with its table written anew from the results files."""
-    from reading_faces.report.notebook import poster
-    from reading_faces.study.stats import mean_score
+def with_scores(text: str) -> str:
+    """A README or model card with its table of scores written again from the results files."""
+    from reading_faces.report.scores import load_scores, seed_means
 
-    from fer_utils.results import read_all
+    scores = load_scores()
+    marked = re.search(r"(?s)(<!-- scores ?(\S*) -->\n).*(<!-- end of scores -->)", text)
+    if not marked:
+        raise SystemExit("the two lines between which the table of scores belongs are missing")
+    table = card(scores[scores["run"] == marked[2]]) if marked[2] else board(seed_means(scores))
+    return text[: marked.start()] + marked[1] + table + marked[3] + text[marked.end() :]
 
-    rows = ["| | FER2013's labels alone | and FER+'s votes | the poster |", "|---|---|---|---|"]
-    for name, (start, columns) in BOARD.items():
-        cells = []
-        for pattern, note in columns.items():
-            runs = [r for r in read_all(ROOT / "book" / "results", f"{pattern}.json") if "test" in r]
-            score = mean_score([run["test"]["fer2013"] for run in runs])
-            low, high = 100 * score["low"], 100 * score["high"]
-            cells.append(f"**{score['accuracy']:.1%}** ({low:.1f} to {high:.1f} %; seeds: {len(runs)}{note})")
-        rows.append(f"| {name}, {start} | " + " | ".join([*cells, f"{poster(name):.1%}"]) + " |")
-    table = re.sub(r"(\d)%", r"\1 %", "\n".join(rows))
-    found = re.sub(r"(?s)(<!-- scores -->\n).*(<!-- end of scores -->)", rf"\1{table}\n\2", readme)
-    if table not in found:
-        raise SystemExit("README.md: the two lines between which the table of scores belongs are not there")
-    return found
+
+def board(means: Any) -> str:
+    """The README's table."""
+    plain = means.query("split == 'test' and source == 'fer2013' and variant == 'plain'").set_index("training")
+    anchors = pd.read_csv(ROOT / "book" / "anchors.csv").set_index("system")["accuracy"]
+    rows = ["| | labels alone | with extra supervision | the poster |", "|---|---|---|---|"]
+    for network, (start, *trainings) in BOARD.items():
+        cells = [
+            f"**{row.accuracy:.1%}** ({row.low:.1%} to {row.high:.1%}, {row.seeds} seeds)"
+            for row in plain.loc[trainings].itertuples()
+        ]
+        rows.append(f"| {network}, {start} | {' | '.join(cells)} | {anchors[f'{network}, the poster']:.1%} |")
+    return "\n".join(rows) + "\n"
 
 
 def join_streams(notebook: dict[str, Any], path: Path) -> None:
@@ -157,33 +150,21 @@ def join_streams(notebook: dict[str, Any], path: Path) -> None:
             cell["outputs"] = outputs
 
 
-def hide_figures(notebook: dict[str, Any], path: Path) -> None:
-    """Leave figures that `caption` showed to the directives that print them with caption and alt text."""
-    prefix = "application/papermill.record/"
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            glued = output.get("metadata", {}).get("scrapbook", {"mime_prefix": prefix})
-            if not glued["mime_prefix"] and "image/png" in output["data"]:
-                glued["mime_prefix"] = prefix
-                output["data"] = {prefix + kind: value for kind, value in output["data"].items()}
-
-
-def pages(folder: Path) -> None:
-    """Mark, in the built pages, cells of tables that must not be broken (`SHORT`): numbers, intervals."""
-    for path in folder.rglob("*.html"):
-        page = path.read_text(encoding="utf-8")
-        path.write_text(SHORT.sub(r'<td class="short">\1</td>', page), encoding="utf-8")
-
-
-def tidy(notebook: dict[str, Any], path: Path) -> None:
-    """Take out what differs from machine to machine: kernel names, versions, times."""
-    join_streams(notebook, path)
+def store(notebook: dict[str, Any], executed: Path) -> None:
+    """Take over the outputs of an executed copy, without what differs from machine to machine."""
+    ran = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    ran = [cell for cell in ran if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    if ["".join(cell["source"]) for cell in ran] != ["".join(cell["source"]) for cell in notebook["cells"]]:
+        raise SystemExit(f"{executed} is no run of this chapter")
     notebook["metadata"] = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    for cell in notebook["cells"]:
+    for cell, copy in zip(notebook["cells"], ran, strict=True):
         cell["metadata"] = {key: value for key, value in cell["metadata"].items() if key == "tags"}
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": copy["outputs"], "execution_count": copy["execution_count"]}
+    join_streams(notebook, executed)
 
 
 if __name__ == "__main__":
