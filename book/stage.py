@@ -12,6 +12,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from fer_utils.emotions import CLASSES
+from reading_faces.report.scores import load_scores, seed_means
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # The README's table of scores: a network, how it starts, the poster's accuracy, and its two trainings.
@@ -59,6 +62,7 @@ def site(folder: Path) -> None:
     shutil.copy(ROOT / "_toc.yml", folder)
     for path in (folder / "notebooks").glob("*.ipynb"):
         edit(path, join_streams)
+        edit(path, hide_figures)
     shutil.copytree(ROOT / "book" / "static", folder / "_static", dirs_exist_ok=True)
     shutil.rmtree(folder / "book", ignore_errors=True)
     shutil.copytree(
@@ -110,8 +114,6 @@ def badges(url: str, branch: str, path: Path) -> str:
 
 def with_scores(text: str) -> str:
     """A README or model card with its table of scores written again from the results files."""
-    from reading_faces.report.scores import load_scores, seed_means
-
     scores = load_scores()
     marked = re.search(r"(?s)(<!-- scores ?(\S*) -->\n).*(<!-- end of scores -->)", text)
     if not marked:
@@ -122,7 +124,9 @@ def with_scores(text: str) -> str:
 
 def board(means: Any) -> str:
     """The README's table."""
-    plain = means.query("split == 'test' and source == 'fer2013' and variant == 'plain'").set_index("training")
+    plain = means.query("split == 'test' and source == 'fer2013' and variant == 'plain'").set_index(
+        "training"
+    )
     anchors = pd.read_csv(ROOT / "book" / "anchors.csv").set_index("system")["accuracy"]
     rows = ["| | labels alone | with extra supervision | the poster |", "|---|---|---|---|"]
     for network, (start, *trainings) in BOARD.items():
@@ -131,6 +135,35 @@ def board(means: Any) -> str:
             for row in plain.loc[trainings].itertuples()
         ]
         rows.append(f"| {network}, {start} | {' | '.join(cells)} | {anchors[f'{network}, the poster']:.1%} |")
+    return "\n".join(rows) + "\n"
+
+
+def card(scores: Any) -> str:
+    """A model card's tables: its scores, and recall by class on the test images."""
+    rows = [
+        "| split | measured | images | accuracy | macro-F1 | calibration error |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in scores.sort_values("split", ascending=False, kind="stable").itertuples():
+        spread = f"{row.accuracy:.1%} ({row.low:.1%} to {row.high:.1%})"
+        rows.append(
+            f"| {row.split} | {row.variant} | {row.images} | {spread} | {row.macro_f1:.3f} | {row.ece:.3f} |"
+        )
+    test = scores.query("split == 'test' and variant == 'plain'").iloc[0]
+    recall = test["confusion"].diagonal() / test["confusion"].sum(1)
+    rows += [
+        "",
+        f"Recall on the test images: {', '.join(f'{c} {r:.1%}' for c, r in zip(CLASSES, recall, strict=True))}.",
+    ]
+    mean = (
+        seed_means(load_scores())
+        .query("split == 'test' and variant == 'plain'")
+        .set_index("training")
+        .loc[test["training"]]
+    )
+    rows += [
+        f"Mean of {mean.seeds} seeds on them: {mean.accuracy:.1%} ({mean.low:.1%} to {mean.high:.1%}): expect that of a training like it."
+    ]
     return "\n".join(rows) + "\n"
 
 
@@ -148,6 +181,17 @@ def join_streams(notebook: dict[str, Any], path: Path) -> None:
                 outputs.append(output)
         if "outputs" in cell:
             cell["outputs"] = outputs
+
+
+def hide_figures(notebook: dict[str, Any], path: Path) -> None:
+    """Leave figures that `caption` showed to the directives that print them with caption and alt text."""
+    prefix = "application/papermill.record/"
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            glued = output.get("metadata", {}).get("scrapbook", {"mime_prefix": prefix})
+            if not glued["mime_prefix"] and "image/png" in output["data"]:
+                glued["mime_prefix"] = prefix
+                output["data"] = {prefix + kind: value for kind, value in output["data"].items()}
 
 
 def store(notebook: dict[str, Any], executed: Path) -> None:

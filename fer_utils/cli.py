@@ -359,9 +359,8 @@ def _retrain(space: Any, report: dict[str, Any]) -> int:
 
 
 def _publish(options: argparse.Namespace) -> None:
-    from reading_faces.study.publish import publish
-
     from fer_utils.workspace import project_root
+    from reading_faces.study.publish import publish
 
     if options.profile == "demo" and not options.out:
         raise ValueError("drawn faces make no network to publish among the others: say where with --out")

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from myst_nb.core.variables import format_plain_text
+
 from reading_faces.report import notebook
 
 

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from fer_utils.emotions import CLASSES
+from fer_utils.votes import ANSWERS
 from reading_faces.report import plots
 from reading_faces.study import labels
 from reading_faces.study.attention import BOXES as REGION_BOXES
 from reading_faces.study.attention import REGIONS
 from reading_faces.study.robustness import CORRUPTIONS, NONFACES
-
-from fer_utils.emotions import CLASSES
-from fer_utils.votes import ANSWERS
 
 LABELS = np.repeat(np.arange(6), 4)
 IMAGES = np.random.default_rng(0).integers(0, 255, (24, 64, 64), dtype=np.uint8)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from reading_faces.study import publish
 from safetensors import safe_open
 
 from fer_utils import results
 from fer_utils.files import sha256
+from reading_faces.study import publish
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reading_faces.study.audit import group_differences, holm, permutation_test
 from scipy import stats
 from sklearn.metrics import accuracy_score, recall_score
 
@@ -23,6 +22,7 @@ from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import predict, wilson_interval
 from fer_utils.weights import load_model
+from reading_faces.study.audit import group_differences, holm, permutation_test
 
 PAGE = Path(__file__).resolve().parents[2] / "book" / "limits.md"
 MEASURES = ["accuracy", *(f"recall {name}" for name in CLASSES)]

@@ -7,15 +7,15 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from reading_faces.report import notebook
-from reading_faces.study import checked, checks
-from reading_faces.study.describe import image_statistics
 
 from fer_utils import cli, results
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.files import sha256
 from fer_utils.workspace import workspace
+from reading_faces.report import notebook
+from reading_faces.study import checked, checks
+from reading_faces.study.describe import image_statistics
 
 SHORT = ("--epochs", "2", "--steps", "50", "--option", "width=0.04", "--option", "dropout=0.1")
 PLAIN = ("--set", "augment=null", "--set", "label_smoothing=0", "--set", "batch_size=24", "--set", "lr=0.03")

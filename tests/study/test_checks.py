@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from reading_faces.study import checks
-from reading_faces.study.checks import ALL, SourceMatrix, swapped_classes
 from torch import nn
 
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.models import EasyNet
 from fer_utils.training import Recipe
+from reading_faces.study import checks
+from reading_faces.study.checks import ALL, SourceMatrix, swapped_classes
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05, label_smoothing=0.0, augment=None)
 BUILD = partial(EasyNet, widths=(4, 8, 8), hidden=16, dropout=0.0)

@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from reading_faces.study import compare
 
 from fer_utils import cli, results, runs
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import mcnemar
 from fer_utils.workspace import Workspace
+from reading_faces.study import compare
 
 TINY = {
     "model_options": {"widths": [2, 4, 4], "hidden": 8},

@@ -13,8 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from reading_faces.report import notebook, plots
-from reading_faces.study import attention, inspection, robustness
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -28,6 +26,8 @@ from fer_utils.models import EasyNet, EmoNet, FaceNet
 from fer_utils.training import Recipe, fit
 from fer_utils.weights import save_checkpoint
 from fer_utils.workspace import Workspace
+from reading_faces.report import notebook, plots
+from reading_faces.study import attention, inspection, robustness
 
 OPTIONS = {"widths": [8, 8, 16], "hidden": 16, "dropout": 0.0, "stride": 2, "image_size": 64}
 FACES = inspection.drawn_faces(24)

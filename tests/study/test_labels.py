@@ -13,8 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import VOTES_HEAD, csv_bytes, refused, write
-from reading_faces.report import label_tables, plots
-from reading_faces.study import labels
 from scipy.stats import entropy
 
 from fer_utils import cli, results, runs, soft
@@ -27,6 +25,8 @@ from fer_utils.files import sha256
 from fer_utils.training import Recipe
 from fer_utils.votes import NO_VOTES, OUTSIDE, UNDECIDED, Votes, read_votes, soft_labels, votes_on
 from fer_utils.workspace import Workspace
+from reading_faces.report import label_tables, plots
+from reading_faces.study import labels
 
 CODE = {name: code for code, name in FER2013.items()}
 WORD = {FOLDER_NAMES.get(word, word): word for word in ferplus.VOTES}

@@ -6,10 +6,6 @@ from importlib import metadata
 
 import pytest
 import torch
-from reading_faces.report import plots
-from reading_faces.study import pretraining, verdicts
-from reading_faces.study.stats import mean_score
-from reading_faces.study.verdicts import WAYS
 from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
@@ -21,6 +17,10 @@ from fer_utils.models.backbones import EfficientNetLite0, MobileNetV1
 from fer_utils.models.pretrained import efficientnet_state, load_imagenet
 from fer_utils.weights import load_model
 from fer_utils.workspace import Workspace
+from reading_faces.report import plots
+from reading_faces.study import pretraining, verdicts
+from reading_faces.study.stats import mean_score
+from reading_faces.study.verdicts import WAYS
 
 FILE = "efficientnet-lite0-57934424.pth"
 # Of each block, written down anew: kernel, stride, channels in, inside and out.

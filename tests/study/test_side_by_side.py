@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from reading_faces.study import describe, side_by_side
 
 from fer_utils.datasets.base import FaceSource
 from fer_utils.datasets.merge import merge
 from fer_utils.demo.layouts import demo_faces
 from fer_utils.emotions import CLASSES
+from reading_faces.study import describe, side_by_side
 
 SOURCES = ("fer2013", "ckplus", "jaffe")
 

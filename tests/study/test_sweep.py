@@ -18,8 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
-from reading_faces.report import notebook, sweep_tables
-from reading_faces.study import sweep, verdicts
 
 from fer_utils import cli, runs
 from fer_utils.datasets.faceset import FaceSet
@@ -27,6 +25,8 @@ from fer_utils.errors import DataError
 from fer_utils.models import FaceNet
 from fer_utils.recipes import RECIPES
 from fer_utils.workspace import Workspace
+from reading_faces.report import notebook, sweep_tables
+from reading_faces.study import sweep, verdicts
 
 SMALL = {"trials": 2, "epochs": 2, "batches": 4}
 OPTIONS = ["sweep", "--profile", "demo", "--trials", "2", "--set", "epochs=2", "--set", "batches=4"]

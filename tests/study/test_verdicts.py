@@ -10,9 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reading_faces.report import notebook, plots
-from reading_faces.study import compare, speed, verdicts
-from reading_faces.study.stats import Z, mean_score, quantile
 from scipy import stats
 
 from fer_utils import cli, results, runs
@@ -22,6 +19,9 @@ from fer_utils.evaluation import bootstrap_interval, mcnemar, metrics, paired_in
 from fer_utils.models import EasyNet, FaceNet, build, layer_table
 from fer_utils.weights import save_checkpoint
 from fer_utils.workspace import Workspace
+from reading_faces.report import notebook, plots
+from reading_faces.study import compare, speed, verdicts
+from reading_faces.study.stats import Z, mean_score, quantile
 
 TINY = {"epochs": 1, "batch_size": 16, "lr": 0.05, "augment": None}
 SMALL = {"widths": [2, 4, 4], "hidden": 8}

@@ -85,9 +85,7 @@ def test_only_the_last_layer_changes_and_says_what_was_fitted(space, monkeypatch
     folder = space.runs / "toy-calibrated-seed0"
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     fitted, faces = about["calibrated"], space.faces().split("validation")
-    before, after = (
-        load_model(space.runs / n / "model.safetensors") for n in ("toy-seed0", folder.name)
-    )
+    before, after = (load_model(space.runs / n / "model.safetensors") for n in ("toy-seed0", folder.name))
     changed = [
         name for name, value in after.state_dict().items() if not value.equal(before.state_dict()[name])
     ]

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from reading_faces.study import publish
 
 from fer_utils import cli, results, runs
 from fer_utils import workspace as workspace_module
@@ -23,6 +22,7 @@ from fer_utils.recipes import command
 from fer_utils.training import Recipe
 from fer_utils.weights import SOURCES, load_model, save_checkpoint
 from fer_utils.workspace import Workspace, workspace
+from reading_faces.study import publish
 
 CODES = (0, 2, 3, 4, 5, 6)  # FER2013's codes of the six classes
 SMALL = ("--option", "widths=[4, 8, 8]", "--option", "hidden=16", "--epochs", "2", "--batch-size", "32")

@@ -99,9 +99,7 @@ def test_a_student_aims_at_its_teachers(space, monkeypatch):
     monkeypatch.setattr(runs, "fit", watched)
     done = runs.train(space, "easynet", name="student", teachers=names, share=0.6, verbose=False, **SMALL)
     training = space.faces().split("train")
-    told = [
-        predict(load_model(space.runs / n / "model.safetensors"), training, flip=True) for n in names
-    ]
+    told = [predict(load_model(space.runs / n / "model.safetensors"), training, flip=True) for n in names]
     expected = 0.4 * np.eye(6)[training.labels] + 0.6 * np.mean(told, 0)
     np.testing.assert_allclose(seen["targets"], expected, rtol=1e-5)
     about = json.loads((done.folder / "run.json").read_text(encoding="utf-8"))
