@@ -124,7 +124,9 @@ class Faces(Dataset[Batch]):
 
     def __getitems__(self, rows: list[int]) -> Batch:
         """Fetch the rows of one batch in one go; PyTorch's loader prefers this to single items."""
-        return torch.from_numpy(self.faces.take(rows)).unsqueeze(1), *self.labels_and_targets(rows)
+        images = torch.from_numpy(self.faces.take(rows))
+        # `fer_utils.features.Features` gives floats, which have their channels, in place of images.
+        return images.unsqueeze(1) if images.dtype == torch.uint8 else images, *self.labels_and_targets(rows)
 
     def labels_and_targets(self, rows: list[int]) -> tuple[Tensor, Tensor]:
         """Labels, int64 (B,), and targets, float32 (B, classes), of some rows."""
@@ -195,6 +197,8 @@ class FaceData(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Scale images to 0–1 and, while training, augment them."""
         images, labels, targets = batch
+        if images.dtype != torch.uint8:
+            return images.float(), labels, targets
         images = images.float() / 255
         if self.trainer and self.trainer.training and self.recipe.augment is not None:
             images = self.recipe.augment(images)
