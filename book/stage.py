@@ -150,19 +150,13 @@ def card(scores: Any) -> str:
             f"| {row.split} | {row.variant} | {row.images} | {spread} | {row.macro_f1:.3f} | {row.ece:.3f} |"
         )
     test = scores.query("split == 'test' and variant == 'plain'").iloc[0]
-    recall = test["confusion"].diagonal() / test["confusion"].sum(1)
+    recall = zip(CLASSES, test["confusion"].diagonal() / test["confusion"].sum(1), strict=True)
+    rows += ["", f"Recall on the test images: {', '.join(f'{name} {share:.1%}' for name, share in recall)}."]
+    means = seed_means(load_scores()).query("split == 'test' and variant == 'plain'").set_index("training")
+    mean = means.loc[test["training"]]
     rows += [
-        "",
-        f"Recall on the test images: {', '.join(f'{c} {r:.1%}' for c, r in zip(CLASSES, recall, strict=True))}.",
-    ]
-    mean = (
-        seed_means(load_scores())
-        .query("split == 'test' and variant == 'plain'")
-        .set_index("training")
-        .loc[test["training"]]
-    )
-    rows += [
-        f"Mean of {mean.seeds} seeds on them: {mean.accuracy:.1%} ({mean.low:.1%} to {mean.high:.1%}): expect that of a training like it."
+        f"Mean of {mean.seeds} seeds: {mean.accuracy:.1%} ({mean.low:.1%} to {mean.high:.1%}); "
+        "expect that of a training like it."
     ]
     return "\n".join(rows) + "\n"
 

@@ -150,9 +150,8 @@ def test_figures_have_alternative_texts(document):
         assert len(text) > 10 and not re.search(r"\.(png|svg)$|_images|^<Figure", text), str(image)[:200]
 
 
-def test_pages_suit_every_reader(pytestconfig, tmp_path):
-    """In Chromium, at the width of a desk, a tablet and a phone, light and dark: nothing that axe-core calls serious, no
-    table that scrolls sideways, and no error in the console."""
+def test_pages_suit_every_reader():
+    """In Chromium, light and dark: nothing that axe-core calls serious, and no table that scrolls sideways."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine: pages were not looked at")
@@ -161,12 +160,13 @@ def test_pages_suit_every_reader(pytestconfig, tmp_path):
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for scheme in ("light", "dark"):
-            for width in (1300, 800, 400):
+            for width in (1300, 800):
                 page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
                 for document in DOCUMENTS:
                     page.goto((HTML / f"{document}.html").as_uri())
-                    wide = page.evaluate(WIDE) if width >= 800 else []
-                    trouble += [f"{document} at {width}: a wide table: {text}" for text in wide]
+                    trouble += [
+                        f"{document} at {width}: a wide table: {text}" for text in page.evaluate(WIDE)
+                    ]
                     if width == 1300:
                         page.evaluate(axe)
                         trouble += [f"{document}, {scheme}: {text}" for text in page.evaluate(SERIOUS)]
