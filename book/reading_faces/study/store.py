@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fer_utils.errors import DataError
+from fer_utils.evaluation import wilson_interval
 from fer_utils.files import write_json
 from fer_utils.results import processor, stamp
 
@@ -24,6 +27,13 @@ def write_report(path: Path, report: dict[str, Any]) -> dict[str, Any]:
     stamped = json.loads(json.dumps(stamp() | {"processor": processor()} | report))
     write_json(path, stamped)
     return stamped
+
+
+def share(hits: np.ndarray) -> dict[str, Any]:
+    """Count what is true of a bool array: `hits`, `of`, `share`, Wilson's `interval`; None of nothing."""
+    n, of = int(np.sum(hits)), len(hits)
+    interval = list(wilson_interval(n, of)) if of else None
+    return {"hits": n, "of": of, "share": n / of if of else None, "interval": interval}
 
 
 def read_report(path: Path) -> dict[str, Any]:

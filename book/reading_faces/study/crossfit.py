@@ -1,0 +1,138 @@
+"""Which training labels do networks doubt that have not seen the image, and do the ten of FER+ agree?
+
+``python -m reading_faces.study.crossfit easynet epochs=12`` writes `labels/issues.json` below the results
+(``labels=both``: `issues-<network>-both.json`) and, below the runs, what can teach other networks
+(``teachers=["crossfit/…"]``): `crossfit/<network>-seed0/out-of-sample.parquet`. A stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+from cleanlab.filter import find_label_issues
+from scipy.stats import bootstrap
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+
+from fer_utils.datasets.faceset import FaceSet
+from fer_utils.datasets.ferplus import VOTES
+from fer_utils.emotions import CLASSES, FOLDER_NAMES
+from fer_utils.evaluation import predict
+from fer_utils.experiment import recipe_for, vote_shares, votes_on, workspace
+from fer_utils.files import write_table
+from fer_utils.models import build
+from fer_utils.training import Recipe, fit
+from reading_faces.study.store import share, write_report
+
+FOLDS = 3
+P = [f"p_{c}" for c in CLASSES]
+SIX = np.array([[FOLDER_NAMES.get(word, word) for word in VOTES].index(c) for c in CLASSES])
+
+
+def out_of_fold_predictions(
+    network: str, options: dict, recipe: Recipe, faces: FaceSet, targets: np.ndarray, folder: Path, **how: Any
+) -> np.ndarray:
+    """Predict each training image with a network that was trained on the other folds: float32 (N, 6).
+
+    Copies of an image, and images of one person, are in one fold; the validation images, by which the epoch
+    is chosen, are in none. Finished folds are kept under a name that stands for settings, images and targets.
+    """
+    training, validation = faces.split("train"), faces.split("validation")
+    groups = training.index["subject"].astype(object).fillna(training.index["hash"]).to_numpy(str)
+    settings = json.dumps([network, options, recipe.as_dict(), *training.index["hash"]])
+    digest = hashlib.sha256(settings.encode() + targets.tobytes()).hexdigest()[:12]
+    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=recipe.seed)
+    predicted = np.zeros((len(training), len(CLASSES)), np.float32)
+    for k, (_, held) in enumerate(splitter.split(groups, training.labels, groups)):
+        own, path = np.isin(np.arange(len(groups)), held), folder / f"fold{k}-{digest}.parquet"
+        if not path.exists():
+            others = training.where(~own)
+            L.seed_everything(recipe.seed, verbose=False)
+            model = build(network, **options)
+            if network == "facenet":
+                model.load_pretrained(others)
+            run = fit(model, others, validation, recipe, path.with_suffix(""), targets=targets[~own], **how)
+            write_table(path, pd.DataFrame(predict(run.model, training.where(own)), columns=P))
+        predicted[own] = pd.read_parquet(path)
+    return predicted
+
+
+def doubts(labels: np.ndarray, predicted: np.ndarray, votes: np.ndarray) -> dict[str, Any]:
+    """Compare the labels that out-of-fold predictions, float (N, 6), doubt with the votes, int (N, 10).
+
+    Returns:
+        `images` with votes and one top word; `differs` and `unsaid`: how well the doubts meet the labels that
+        are not that word, and those that nobody chose (share of `wrong` labels, number of `doubted` ones,
+        `precision`, `recall`, precision among the `first`, most suspicious ones, area under the ROC curve);
+        `agree`: of doubted labels with another class on top, those for which the network predicts that class.
+    """
+    rows, best, six = np.arange(len(labels)), votes.max(1), votes[:, SIX]
+    tied = (six.max(1) == best) & ((votes == best[:, None]).sum(1) > 1)
+    kept, own, top = (best > 0) & ~tied, six[rows, labels], six.argmax(1)
+    doubted, suspicion = find_label_issues(labels, predicted, n_jobs=1), -predicted[rows, labels]
+    other = doubted & kept & (own < best) & (six.max(1) == best)
+
+    def hit_rate(wrong: np.ndarray, doubted: np.ndarray, suspicion: np.ndarray) -> dict[str, Any]:
+        order = np.argsort(-suspicion, kind="stable")
+        how = {"paired": True, "vectorized": False, "n_resamples": 200, "method": "percentile", "rng": 0}
+        return {
+            "wrong": share(wrong),
+            "doubted": int(doubted.sum()),
+            "precision": share(wrong[doubted]),
+            "recall": share(doubted[wrong]),
+            "first": {str(n): share(wrong[order[:n]]) for n in (100, 500, 1000, 2000) if n <= len(wrong)},
+            "auc": float(roc_auc_score(wrong, suspicion)),
+            "auc_interval": list(bootstrap((wrong, suspicion), roc_auc_score, **how).confidence_interval),
+        }
+
+    return {
+        "images": int(kept.sum()),
+        "differs": hit_rate((own < best)[kept], doubted[kept], suspicion[kept]),
+        "unsaid": hit_rate((own == 0)[kept], doubted[kept], suspicion[kept]),
+        "agree": share((predicted.argmax(1) == top)[other]),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train the folds and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("network", choices=("emonet", "easynet", "facenet"))
+    parser.add_argument("settings", nargs="*", help="e.g. epochs=12 precision=bf16-mixed labels=both")
+    parser.add_argument("--profile", default="full")
+    chosen = parser.parse_args(arguments)
+    settings = dict(word.split("=", 1) for word in chosen.settings)
+    both, precision = settings.pop("labels", "own") == "both", settings.pop("precision", None)
+    space, network = workspace(chosen.profile), chosen.network
+    options, recipe = recipe_for(network, space.profile)
+    recipe = replace(recipe, **{name: json.loads(value) for name, value in settings.items()})
+    faces = space.faces()
+    training, name = faces.split("train"), f"crossfit/{network}-seed{recipe.seed}"
+    votes = votes_on(training.index, space.data, faces.manifest["disgust"])
+    targets = np.eye(len(CLASSES), dtype=np.float32)[training.labels]
+    targets = np.hstack([targets, vote_shares(votes)], dtype=np.float32) if both else targets
+    how = {"precision": precision, "resume": True}
+    predicted = out_of_fold_predictions(network, options, recipe, faces, targets, space.runs / name, **how)
+    table = training.index.join(pd.DataFrame(predicted, columns=P))
+    write_table(space.runs / name / "out-of-sample.parquet", table)
+    curves = (space.runs / name).glob("fold*/history.csv")
+    seconds = sum(float(pd.read_csv(path)["seconds"].sum()) for path in curves)
+    about = {"profile": space.profile, "name": name, "network": network, "options": options}
+    about |= {"recipe": recipe.as_dict(), "folds": FOLDS, "labels": {"kind": "both" if both else "own"}}
+    about |= {"training_seconds": seconds, "accuracy": share(predicted.argmax(1) == training.labels)}
+    parts = ["issues", *[network] * (network != "easynet" or both), *["both"] * both]
+    path = space.results / "labels" / f"{'-'.join(parts)}.json"
+    write_report(path, about | doubts(training.labels, predicted, votes))
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
