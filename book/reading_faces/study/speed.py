@@ -1,99 +1,123 @@
-"""How long a network takes for a face, and how large it is."""
+"""How fast is it? `python -m reading_faces.study.speed WHAT` writes `benchmarks/WHAT.json`.
+
+`speed`: networks and face detector, by face; `throughput`: EasyNet's training; `augmentation`: its share of a
+training step, and kornia's; `reading`: FER2013's CSV, and torchvision's reader of it. On an idle machine.
+"""
 
 from __future__ import annotations
 
-import os
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import argparse
+from collections.abc import Callable
 from typing import Any
 
+import kornia.augmentation as K
+import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.utils.benchmark import Timer
+from torchvision.datasets import fer2013 as theirs
 
+from fer_utils.augment import Augment
+from fer_utils.datasets import fer2013 as ours
+from fer_utils.demo.layouts import demo_faces
+from fer_utils.experiment import Workspace, workspace
+from fer_utils.faces import FaceDetector
+from fer_utils.models import EasyNet
 from fer_utils.weights import load_model
+from reading_faces.study.store import write_report
 
-BATCHES = (1, 64)
+SECONDS = 2.0  # that each call is timed at least
+BATCH, THREADS, RUNS = 64, torch.get_num_threads(), ("emonet-seed0", "easynet-seed0", "facenet-seed0")
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def milliseconds(call: Callable[[], object], threads: int = THREADS, images: int = 1) -> dict[str, float]:
+    """Time a call: `median`, and quartiles `low` and `high`, in milliseconds an image."""
+    timer = Timer("call()", globals={"call": call}, num_threads=threads)
+    times = 1e3 * np.array(timer.blocked_autorange(min_run_time=SECONDS).times) / images
+    low, median, high = map(float, np.quantile(times, (0.25, 0.5, 0.75)))
+    return {"threads": threads, "median": median, "low": low, "high": high}
 
 
 @torch.inference_mode()
-def milliseconds(
-    model: nn.Module,
-    *,
-    batches: Sequence[int] = BATCHES,
-    threads: Sequence[int] | None = None,
-    repeats: int = 30,
-) -> list[dict[str, float]]:
-    """Time a network on the processor: logits of images that are cropped already, in single precision.
-
-    Finding the face, cropping and copying to and from another device are not in it. The first calls, which
-    are slower, are left out.
-
-    Args:
-        model: takes float images (B, 1, 64, 64). It is put into evaluation mode.
-        batches: images a call.
-        threads: numbers of threads to try; by default one and as many as there are cores.
-        repeats: calls that are timed.
-
-    Returns:
-        For each number of threads and images: `batch`, `threads`, and the `median`, the quartiles `low` and
-        `high`, in milliseconds a face.
-    """
-    before = torch.get_num_threads()
-    model.cpu().eval()
-    found = []
-    try:
-        for count in threads or sorted({1, cores()}):
-            torch.set_num_threads(count)
-            for batch in batches:
-                images = torch.rand(batch, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-                times = [t * 1000 / batch for t in timed(lambda images=images: model(images), repeats)]
-                low, median, high = statistics.quantiles(times, n=4)
-                found.append({"batch": batch, "threads": count, "median": median, "low": low, "high": high})
-    finally:
-        torch.set_num_threads(before)
-    return found
+def speed(space: Workspace) -> dict[str, Any]:
+    """Time one run of each network, and the detector on a frame of video."""
+    networks = []
+    for run in RUNS:
+        path = space.runs / run / "model.safetensors"
+        model = load_model(path).eval()
+        about = {"run": run, "network": type(model).__name__, "megabytes": path.stat().st_size / 1e6}
+        about |= {"parameters": sum(p.numel() for p in model.parameters()), "milliseconds": []}
+        for threads in sorted({1, THREADS}):
+            for batch in (torch.rand(1, 1, 64, 64), torch.rand(BATCH, 1, 64, 64)):
+                timed = milliseconds(lambda m=model, b=batch: m(b), threads, len(batch))
+                about["milliseconds"].append({"batch": len(batch)} | timed)
+        networks.append(about)
+    frame, detector = np.full((480, 640), 128, np.uint8), FaceDetector()
+    frame[140:340, 220:420] = demo_faces(["happy"], seed=0, size=200)[0]
+    timed = {"frame": frame.shape} | milliseconds(lambda: detector.boxes(frame))
+    return {"networks": networks, "detector": timed}
 
 
-def timed(call: Callable[[], Any], repeats: int) -> list[float]:
-    """Seconds of each call after a few that are not timed; at least two."""
-    for _ in range(3):
-        call()
-    times = []
-    for _ in range(max(2, repeats)):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return times
+def train_step(half: bool = False, **options: Any) -> Callable[[], object]:
+    """Make one step of training EasyNet on random images, as a call."""
+    model = EasyNet(**options).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    images, labels = torch.rand(BATCH, 1, 64, 64), torch.randint(0, 6, (BATCH,))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+
+    return step
 
 
-def describe(name: str, checkpoint: Path, **options: Any) -> dict[str, Any]:
-    """Size and speed of a network.
+def throughput(space: Workspace) -> dict[str, Any]:
+    """Time EasyNet's training by image size and precision: images a second."""
+    rates = {}
+    for size in (48, 64):
+        for precision in ("32-true", "bf16-mixed"):
+            timed = milliseconds(train_step(precision != "32-true", image_size=size), images=BATCH)
+            rates[f"{size} px, 32-96-192, {precision}"] = round(1e3 / timed["median"], 1)
+    return {"batch": BATCH, "threads": THREADS, "images_per_second": rates}
 
-    Args:
-        name: of its run.
-        checkpoint: its file, as `fer train` writes it.
-        **options: passed to `milliseconds`.
 
-    Returns:
-        `run`, `network` (class name), `parameters`, `megabytes` of the file, `input` (side in pixels of what
-        it computes on) and `milliseconds`.
+def augmentation(space: Workspace) -> dict[str, Any]:
+    """Time what comes before a training step: fetching a batch and augmenting it, here and with kornia."""
+    faces = space.faces().split("train")
+    rows = np.linspace(0, len(faces) - 1, BATCH).astype(int)
+    affine = {"degrees": 10, "translate": (0.06, 0.06), "scale": (0.9, 1.1), "padding_mode": "border"}
+    kornia = nn.Sequential(K.RandomHorizontalFlip(p=0.5), K.RandomAffine(p=1.0, **affine))
+    own, images = Augment(degrees=10, shift=0.06, scale=0.1), torch.rand(BATCH, 1, 64, 64)
+    calls = {"fetch": lambda: faces.take(rows), "augment": lambda: own(images)}
+    calls |= {"kornia": lambda: kornia(images), "step": train_step()}
+    medians = {name: milliseconds(call)["median"] for name, call in calls.items()}
+    before = medians["fetch"] + medians["augment"]
+    return {"batch": BATCH, "median_milliseconds": medians, "share": before / (before + medians["step"])}
 
-    Raises:
-        DataError: the file is missing or damaged.
-    """
-    model = load_model(checkpoint)
-    return {
-        "run": name,
-        "network": type(model).__name__,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "megabytes": round(checkpoint.stat().st_size / 1e6, 2),
-        "input": getattr(model, "input_size", 64),
-        "milliseconds": milliseconds(model, **options),
+
+def reading(space: Workspace) -> dict[str, Any]:
+    """Time FER2013's plain CSV below FER_DATA, whatever its checksum, of which torchvision knows one."""
+    root, theirs.check_integrity = space.data, lambda *_, **__: True
+    readers = {
+        "fer_utils, all rows": lambda: ours.read(ours.find(root), root),
+        "torchvision, train + test": lambda: [theirs.FER2013(root, split) for split in ("train", "test")],
     }
+    medians = {n: {"wall_seconds": milliseconds(read, 1)["median"] / 1e3} for n, read in readers.items()}
+    return {"megabytes": round(ours.find(root).stat().st_size / 1e6), "medians": medians}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure on the real merged set and its runs."""
+    measures = {call.__name__: call for call in (speed, throughput, augmentation, reading)}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=measures)
+    what, space = parser.parse_args(arguments).what, workspace("full")
+    write_report(space.results / "benchmarks" / f"{what}.json", measures[what](space))
+
+
+if __name__ == "__main__":
+    main()
