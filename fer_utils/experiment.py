@@ -45,6 +45,7 @@ __all__ = [
     "write_predictions",
 ]
 
+STEPS = 2**16 - 1  # from 0 to 1, in the square roots of stored probabilities
 
 @dataclass(frozen=True)
 class Result:
@@ -198,7 +199,9 @@ def fingerprint(index: pd.DataFrame) -> str:
 def write_predictions(
     results: Path, name: str, split: str, index: pd.DataFrame, checkpoint: str, **variants: np.ndarray
 ) -> None:
-    """Keep what a run predicted, in half precision, in `predictions/<name>-<split>.npz`.
+    """Keep what a run predicted, in 16 bits, in `predictions/<name>-<split>.npz`.
+
+    Square roots are rounded, since averages over runs have near ties that half precision would turn.
 
     The columns that the images have in common for all runs are kept once, in `predictions/<split>.parquet`.
 
@@ -210,19 +213,20 @@ def write_predictions(
         checkpoint: SHA-256 of the weights.
         **variants: `p` and, or, `flip`: float (N, 6), 0–1.
     """
-    half = {}
+    kept = {}
     for variant, probabilities in variants.items():
-        rounded, best = probabilities.astype(np.float16), probabilities.argmax(1)
+        best = probabilities.argmax(1)
+        roots = np.round(np.sqrt(probabilities) * STEPS).astype(np.uint16)
         # Rounding may make a tie of the two highest: the higher one stays the higher.
-        rows = np.flatnonzero(rounded.argmax(1) != best)
-        rounded[rows, best[rows]] = np.nextafter(rounded[rows].max(1), np.float16(2))
-        half[variant] = np.ascontiguousarray(rounded.T)
+        rows = np.flatnonzero(roots.argmax(1) != best)
+        roots[rows, best[rows]] += 1
+        kept[variant] = np.ascontiguousarray(roots.T)
     folder, images = results / "predictions", fingerprint(index)
     path = folder / f"{name}-{split}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     try:
-        np.savez_compressed(aside, checkpoint=checkpoint, images=images, **half)
+        np.savez_compressed(aside, checkpoint=checkpoint, images=images, **kept)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -251,7 +255,7 @@ def read_predictions(results: Path, name: str, split: str) -> pd.DataFrame:
     with np.load(path) as file:
         attrs = {name: str(file[name]) for name in ("checkpoint", "images")}
         columns = {
-            f"{variant}_{c}": file[variant][i].astype(np.float32)
+            f"{variant}_{c}": np.square(file[variant][i] / np.float32(STEPS))
             for variant in ("p", "flip")
             if variant in file
             for i, c in enumerate(CLASSES)
