@@ -47,6 +47,7 @@ __all__ = [
 
 STEPS = 2**16 - 1  # from 0 to 1, in the square roots of stored probabilities
 
+
 @dataclass(frozen=True)
 class Result:
     """A results file: how a run was trained, and its scores by split and variant.

@@ -83,7 +83,7 @@ def test_no_image_is_read_again(space, report, monkeypatch):
 
 def test_what_cannot_be_compared_is_refused(space, report, tmp_path):
     first, second = report["pairs"][0]["runs"]
-    with pytest.raises(DataError, match=r"no test predictions.*fer evaluate nothing --test"):
+    with pytest.raises(DataError, match=r"no predictions are kept.*fer evaluate nothing --test"):
         compare.paired(space, first, "nothing")
     path = results.predictions_path(space.results, second, "test")
     table = pd.read_parquet(path)

@@ -21,6 +21,7 @@ from fer_utils import results, runs
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import mcnemar, mean_intervals, metrics, paired_interval
+from fer_utils.experiment import read_predictions
 from fer_utils.files import sha256, write_json
 from fer_utils.models.easynet import LATER
 from fer_utils.recipes import recipe_for
@@ -52,14 +53,12 @@ def predictions(space: Workspace, run: str, split: str = "test") -> pd.DataFrame
         DataError: the run has not been evaluated on that split, or its answers are of other weights than
             its results file.
     """
-    path = results.predictions_path(space.results, run, split)
-    remedy = f"run `fer evaluate {run}{' --test' if split == 'test' else ''}`"
-    if not path.exists():
-        raise DataError(f"there are no {split} predictions of this run", file=path, remedy=remedy)
-    table = pd.read_parquet(path)
+    table = read_predictions(space.results, run, split)
     if table.attrs.get("checkpoint") != results.read(space.results / f"{run}.json")["checkpoint"]:
         raise DataError(
-            "the predictions are not of the weights that its results file speaks of", file=path, remedy=remedy
+            "the predictions are not of the weights that its results file speaks of",
+            file=space.results,
+            remedy=f"run `fer evaluate {run}{' --test' if split == 'test' else ''}`",
         )
     return table
 
@@ -106,7 +105,7 @@ def answers(space: Workspace, names: Sequence[str], split: str, source: str) -> 
                 file=results.predictions_path(space.results, run, split),
                 remedy=f"ask for a source that it was scored on: {others}",
             )
-        if any(tables[-1][key].tolist() != tables[0][key].tolist() for key in ("hash", "label")):
+        if any(tables[-1][key].tolist() != tables[0][key].tolist() for key in ("origin", "label")):
             raise DataError(
                 f"{names[0]} and {run} were not scored on the same {split} images and labels of {source}",
                 file=space.runs,
