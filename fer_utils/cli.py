@@ -304,24 +304,6 @@ def _crossfit(options: argparse.Namespace) -> None:
     print(f"written to {space.results / labels.FOLDER}")
 
 
-def _inspect(options: argparse.Namespace) -> None:
-    from reading_faces.study.inspection import inspect, read
-
-    path = inspect(_workspace(options), options.name, images=options.images, pictures=options.pictures)
-    seen = read(path)
-    calibration, regions = seen["calibration"], seen["regions"]
-    worst = regions[regions["label"] == "all"].sort_values("accuracy").iloc[-1]
-    print(
-        f"{seen['data']['images']:,} validation images, accuracy {seen['accuracy']:.2%}; "
-        f"temperature {calibration['temperature']:.2f}, "
-        f"calibration error {calibration['error']['before']:.3f} before and "
-        f"{calibration['error']['after']:.3f} after; "
-        f"hiding the {worst['region'].removeprefix('the ')} costs {worst['accuracy']:.1%} "
-        f"({worst['accuracy_low']:.1%} to {worst['accuracy_high']:.1%})"
-    )
-    print(f"written to {path}")
-
-
 def _sweep(options: argparse.Namespace) -> int:
     from reading_faces.study import sweep
 
@@ -577,11 +559,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="change the network")
     sub.add_argument("--precision", help="32-true, bf16-mixed, … (Lightning)")
     sub.add_argument("--resume", action="store_true", help="keep finished folds and go on")
-
-    sub = command("inspect", _inspect, "what a network looks at, how sure it is, what throws it off")
-    sub.add_argument("name", help="of a finished run, or of a published network")
-    sub.add_argument("--images", type=int, help="so many validation images only, for a quick look")
-    sub.add_argument("--pictures", type=int, default=500, help="of each kind that shows no face")
 
     sub = command("sweep", _sweep, "search FaceNet's settings: SGD against Adam on equal budgets")
     sub.add_argument("--name", default="facenet", help="of the search; the same name again goes on with it")

@@ -11,6 +11,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from torch import nn
 from torch.nn import functional as F
 
+from fer_utils.calibration import expected_calibration_error
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 
@@ -147,20 +148,6 @@ def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
     """Wilson's score interval of a share (Wilson 1927); right for small n and shares near 0 or 1."""
     interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017, eq. 3), 0–1.
-
-    Args:
-        labels: int (N,), values 0–5.
-        probabilities: float (N, 6).
-        bins: number of bins between 0 and 1.
-    """
-    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, confidence, bins) - np.bincount(place, correct, bins)
-    return float(np.abs(gaps).sum() / len(labels))
 
 
 def metrics(

@@ -15,9 +15,6 @@ from fer_utils.emotions import CLASSES
 from fer_utils.votes import ANSWERS
 from reading_faces.report import plots
 from reading_faces.study import labels
-from reading_faces.study.attention import BOXES as REGION_BOXES
-from reading_faces.study.attention import REGIONS
-from reading_faces.study.robustness import CORRUPTIONS, NONFACES
 
 LABELS = np.repeat(np.arange(6), 4)
 IMAGES = np.random.default_rng(0).integers(0, 255, (24, 64, 64), dtype=np.uint8)
@@ -92,34 +89,6 @@ def accuracies(rows, columns):
     return values, np.stack([values - 0.04, np.minimum(values + 0.04, 1)], -1)
 
 
-def region_table(sign=1):
-    labels = ("all", *CLASSES)
-    rows = [(r, 0.1, c, sign * (i + j) / 25) for i, r in enumerate(REGIONS) for j, c in enumerate(labels)]
-    table = pd.DataFrame(rows, columns=["region", "area", "label", "accuracy"]).assign(images=40)
-    for quantity in ("accuracy", "probability"):
-        table[quantity] = table["accuracy"]
-        table[f"{quantity}_low"], table[f"{quantity}_high"] = table[quantity] - 0.03, table[quantity] + 0.03
-    return table
-
-
-def confidence_table(kinds):
-    rows = [(kind, 0.5 + 0.05 * k, 1 - k / 20) for k, kind in enumerate(kinds)]
-    table = pd.DataFrame(rows, columns=["kind", "q50", "told"])
-    return table.assign(histogram=[[k, 5, 0, 9, 40 - k] for k in range(len(table))])
-
-
-def worse_table(shift):
-    rows = [(name, s, kind.levels[s - 1] if s else np.nan, kind.unit, 0.8 - s / 10 - shift)
-            for name, kind in CORRUPTIONS.items() for s in range(6)]  # fmt: skip
-    table = pd.DataFrame(rows, columns=["corruption", "severity", "level", "unit", "accuracy"])
-    return table.assign(low=table["accuracy"] - 0.03, high=table["accuracy"] + 0.03, confidence=0.7)
-
-
-GRIDS = np.random.default_rng(3).dirichlet(np.full(49, 0.3), 6).reshape(6, 7, 7)
-MAPS = (GRIDS, (0.5, 56.5, 0.5, 56.5), np.array([100, 2, 3, 0, 1_234, 6]), "conv3")
-COVERED = pd.DataFrame({"coverage": np.arange(1, 21) / 20, "threshold": np.linspace(0.99, 0.2, 20)})
-COVERED = COVERED.assign(accuracy=np.linspace(0.98, 0.7, 20))
-COVERED = COVERED.assign(low=COVERED["accuracy"] - 0.02, high=COVERED["accuracy"] + 0.02)
 SHARES = np.random.default_rng(4).multinomial(10, np.full(7, 1 / 7), 12) / 10
 BANDS = [f"{band}\n1,234 images" for band, *_ in labels.BANDS]
 SIZE = (100, 140)
@@ -218,27 +187,6 @@ FIGURES = {
     ),
     "predictions_grid of seven": lambda: plots.predictions_grid(IMAGES, LABELS, LABELS, PROBABILITIES, n=7),
     "detection_examples": lambda: plots.detection_examples(FRAMES, BOXES, IMAGES[:3]),
-    "attention_maps": lambda: plots.attention_maps(IMAGES[:6], {"EasyNet": MAPS, "FaceNet": MAPS}),
-    "attention_maps of one": lambda: plots.attention_maps(IMAGES[:6].astype(float), {"EasyNet": MAPS}),
-    "region_effects": lambda: plots.region_effects(
-        IMAGES[0], REGION_BOXES, {"EasyNet": region_table(), "FaceNet": region_table(-1)}
-    ),
-    "region_effects of one": lambda: plots.region_effects(
-        IMAGES[0], REGION_BOXES, {"EasyNet": region_table()}
-    ),
-    "region_matrix": lambda: plots.region_matrix({"EasyNet": region_table(), "FaceNet": region_table(-1)}),
-    "region_matrix of one": lambda: plots.region_matrix({"EasyNet": region_table()[:-1]}),
-    "confidence_histograms": lambda: plots.confidence_histograms(
-        dict.fromkeys(("EasyNet", "FaceNet"), confidence_table(("faces", *NONFACES)))
-    ),
-    "confidence_histograms of one": lambda: plots.confidence_histograms(
-        {"EasyNet": confidence_table(("faces", "noise"))}
-    ),
-    "coverage_curves": lambda: plots.coverage_curves({"EasyNet": COVERED, "FaceNet": COVERED}),
-    "robustness_curves": lambda: plots.robustness_curves(
-        {"EasyNet": worse_table(0), "FaceNet": worse_table(0.1)}
-    ),
-    "robustness_curves of one": lambda: plots.robustness_curves({"EasyNet": worse_table(0)}),
     "learning_rates": lambda: plots.learning_rates(TRIALS, BINNED, RACERS),
     "learning_rates of one": lambda: plots.learning_rates(TRIALS[:1], BINNED[:1], {"sgd": "SGD"}),
     "spread": lambda: plots.spread(

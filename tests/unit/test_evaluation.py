@@ -11,7 +11,6 @@ from torch import nn
 from fer_utils.emotions import CLASSES
 from fer_utils.evaluation import (
     bootstrap_interval,
-    expected_calibration_error,
     majority_accuracy,
     mcnemar,
     metrics,
@@ -71,14 +70,6 @@ def test_metrics_refuse_what_does_not_fit():
         metrics(np.array([], int), np.empty((0, 6)))
     with pytest.raises(ValueError, match="shape"):
         metrics(np.array([1, 2]), np.ones((3, 6)))
-
-
-def test_calibration_error_of_known_cases():
-    labels = np.array([0, 0, 0, 1])
-    always = np.tile(np.eye(6)[0], (4, 1))  # fully confident in class 0, right in 3 of 4
-    assert expected_calibration_error(labels, always) == pytest.approx(0.25)
-    half = np.tile([0.75, 0.25, 0, 0, 0, 0], (4, 1))
-    assert expected_calibration_error(labels, half) == pytest.approx(0.0)
 
 
 def test_bootstrap_interval_matches_drawing_images():
