@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from ast import literal_eval
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from fer_utils.emotions import CLASSES
 
@@ -87,20 +90,36 @@ def points(value: float, interval: tuple[float, float] | None = None, digits: in
     return f"{100 * value:+.{digits}f} points{between}".replace("-", "−")
 
 
-def dots(axes: Axes, table: pd.DataFrame, label: str, value: str = "accuracy", **style: Any) -> None:
+def dots(
+    axes: Axes,
+    table: pd.DataFrame,
+    label: str,
+    value: str = "accuracy",
+    hue: str | None = None,
+    palette: Mapping[str, str] | None = None,
+) -> None:
     """Draw one row of the table a line: its value as a point, `low` to `high` as a bar, the first on top.
 
     Args:
-        axes: to draw on; its x-axis shows shares as per cent.
+        axes: to draw on; the x-axis shows shares as per cent.
         table: columns `label`, `value`, and `low` and `high`, missing where there is no interval.
-        label: column of the names at the left.
+        label: column of the names at the left; rows of the same name share a line, one below the other.
         value: column of the points.
-        **style: for `Axes.errorbar`, e.g. ``color``.
+        hue: column that `palette` gives colours to.
+        palette: by value of `hue`; without it all are drawn in the first colour.
     """
-    spread = (table[value] - table["low"]).fillna(0), (table["high"] - table[value]).fillna(0)
-    axes.errorbar(table[value], table[label], xerr=spread, **{"fmt": "o", "capsize": 3} | style)
-    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes.set(ylim=(len(table) - 0.5, -0.5), xlabel=value)
+    names = list(dict.fromkeys(table[label]))
+    for name, group in table.groupby(label, sort=False):
+        shifts = 0.24 * (np.arange(len(group)) - (len(group) - 1) / 2)
+        for shift, (_, row) in zip(shifts, group.iterrows(), strict=True):
+            spread = None if pd.isna(row["low"]) else [[row[value] - row["low"]], [row["high"] - row[value]]]
+            colour = palette[row[hue]] if hue and palette else BLUE
+            axes.errorbar(
+                row[value], names.index(name) + shift, xerr=spread, fmt="o", capsize=3, color=colour
+            )
+    axes.set_yticks(range(len(names)), names)
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=value)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="y", visible=False)
 
 
