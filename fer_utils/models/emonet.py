@@ -1,10 +1,8 @@
 """EmoNet: the VGG-S-like baseline that checks whether the merged data are consistent."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
-from fer_utils.models.normalise import Standardise
+from fer_utils.models.inputs import Standardise
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -36,9 +34,8 @@ class EmoNet(nn.Module):
     fc8      fully connected, logits           6
     ======== ================================= =======================
 
-    What differs from VGG-S: one grey channel of 64×64 instead of three of 224×224, so the first pooling steps
-    are smaller; batch normalisation instead of local response normalisation; `width` scales all layers, since
-    the full width (1.0) was made for 1,000 classes and a GPU.
+    What differs from VGG-S: one grey channel of 64×64 instead of three of 224×224, and so smaller poolings;
+    batch normalisation instead of local response normalisation; half the width.
 
     Args:
         width: factor on VGG-S' numbers of filters and units.
@@ -52,30 +49,23 @@ class EmoNet(nn.Module):
         c1, c2, c3, units = (round(n * width) for n in (96, 256, 512, 4096))
         self.standardise = Standardise()
         self.features = nn.Sequential()
-        self.features.add_module("conv1", conv(1, c1, kernel=7, stride=2))
-        self.features.add_module("pool1", nn.MaxPool2d(3, stride=2, padding=1))
-        self.features.add_module("conv2", conv(c1, c2, kernel=5))
-        self.features.add_module("pool2", nn.MaxPool2d(2))
-        self.features.add_module("conv3", conv(c2, c3, kernel=3))
-        self.features.add_module("conv4", conv(c3, c3, kernel=3))
-        self.features.add_module("conv5", conv(c3, c3, kernel=3))
-        self.features.add_module("pool5", nn.MaxPool2d(2))
+        self.features.conv1 = conv(1, c1, kernel=7, stride=2)
+        self.features.pool1 = nn.MaxPool2d(3, stride=2, padding=1)
+        self.features.conv2 = conv(c1, c2, kernel=5)
+        self.features.pool2 = nn.MaxPool2d(2)
+        self.features.conv3 = conv(c2, c3, kernel=3)
+        self.features.conv4 = conv(c3, c3, kernel=3)
+        self.features.conv5 = conv(c3, c3, kernel=3)
+        self.features.pool5 = nn.MaxPool2d(2)
         self.classifier = nn.Sequential()
-        self.classifier.add_module("fc6", nn.Linear(c3 * 4 * 4, units))
-        self.classifier.add_module("relu6", nn.ReLU(inplace=True))
-        self.classifier.add_module("drop6", nn.Dropout(dropout))
-        self.classifier.add_module("fc7", nn.Linear(units, units))
-        self.classifier.add_module("relu7", nn.ReLU(inplace=True))
-        self.classifier.add_module("drop7", nn.Dropout(dropout))
-        self.classifier.add_module("fc8", nn.Linear(units, num_classes))
+        self.classifier.fc6 = nn.Linear(c3 * 4 * 4, units)
+        self.classifier.relu6 = nn.ReLU(inplace=True)
+        self.classifier.drop6 = nn.Dropout(dropout)
+        self.classifier.fc7 = nn.Linear(units, units)
+        self.classifier.relu7 = nn.ReLU(inplace=True)
+        self.classifier.drop7 = nn.Dropout(dropout)
+        self.classifier.fc8 = nn.Linear(units, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            images: float (B, 1, 64, 64) grey, values 0–1.
-
-        Returns:
-            Logits, float (B, num_classes).
-        """
+        """Logits, float (B, num_classes), of grey images, float (B, 1, 64, 64) of 0–1."""
         return self.classifier(self.features(self.standardise(images)).flatten(1))

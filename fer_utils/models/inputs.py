@@ -1,6 +1,4 @@
-"""Input normalisation that the networks carry inside, so that every caller passes plain grey images."""
-
-from __future__ import annotations
+"""Resizing and normalisation that the networks carry inside: callers pass plain grey images."""
 
 import torch
 from torch import Tensor, nn
