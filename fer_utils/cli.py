@@ -124,8 +124,6 @@ def _train(options: argparse.Namespace) -> None:
         teachers=options.teachers,
         labels=options.labels,
         share=options.share,
-        cached=options.cache,
-        cache_dtype=options.cache_dtype,
         resume=options.resume,
         progress=not options.no_progress and sys.stdout.isatty(),
         **{
@@ -474,17 +472,6 @@ def _parser() -> argparse.ArgumentParser:
         "--share",
         type=float,
         help="weight of the votes (1 if not said), or else of the teachers' answer (0.7)",
-    )
-    sub.add_argument(
-        "--cache",
-        type=int,
-        nargs="?",
-        const=8,
-        metavar="VIEWS",
-        help="facenet: compute the frozen part once, for so many views of each face (8 if not said)",
-    )
-    sub.add_argument(
-        "--cache-dtype", choices=("float16", "float32"), default="float16", help="of the cached numbers"
     )
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     sub.add_argument("--no-progress", action="store_true", help="no progress bar")

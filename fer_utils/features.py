@@ -34,18 +34,12 @@ class TrainedPart(nn.Sequential):
 def split(net: FaceNet) -> tuple[nn.Sequential, TrainedPart]:
     """Cut a FaceNet above the last block that is frozen as a whole; both parts share its modules.
 
-    Returns:
-        The frozen blocks, from normalised images, ``net.trunk.normalise(net.enlarge(images))``, to features;
-        and what is trained, from features to logits. One after the other they are the network.
-
-    Raises:
-        ValueError: no block is frozen.
+    The first takes ``net.trunk.normalise(net.enlarge(images))`` and gives features, the second takes these
+    and gives logits.
     """
     frozen = {module for _, module in net.frozen_layers}
     blocks = list(_blocks(net.trunk))
     below = list(takewhile(lambda b: all(m in frozen for m in b.modules() if m._parameters), blocks))
-    if not list(nn.ModuleList(below).parameters()):
-        raise ValueError(f"with freeze={net.options['freeze']!r} nothing can be computed once")
     trained = TrainedPart(*blocks[len(below) :], net.classifier)
     trained.frozen = tuple(frozen)
     return nn.Sequential(*below).eval(), trained.train()
@@ -57,11 +51,9 @@ def _blocks(row: nn.Sequential) -> Iterator[nn.Module]:
 
 
 class Features:
-    """Features of faces, which `fer_utils.training.fit` takes in place of them for a `TrainedPart`.
+    """Features of faces, float (N, …) by view, for `fer_utils.training.fit` in place of the faces.
 
-    Args:
-        views: float arrays (N, …), one a view; a batch has each face in a view drawn at random.
-        faces: whose features they are.
+    A batch has each face in a view drawn at random.
     """
 
     def __init__(self, views: list[np.ndarray], faces: FaceSet) -> None:
@@ -85,12 +77,9 @@ def compute(
     Args:
         net: with its final frozen weights.
         faces: the images.
-        folder: of the arrays, each under the checksum of all that it follows from.
+        folder: of the arrays (float16), each under the checksum of all that it follows from.
         views: of each face; the first is the image itself, the others are drawn by `augment`.
         augment: for the other views.
-
-    Raises:
-        DataError: features leave the range of half precision, in which they are kept.
     """
     (frozen, _), arrays = split(net), []
     about = hashlib.sha256(faces.images.tobytes())
@@ -117,7 +106,6 @@ def _view(net: FaceNet, frozen: nn.Module, faces: FaceSet, augment: Augment | No
             images = torch.from_numpy(faces.take(rows)).unsqueeze(1).float() / 255
             images = net.enlarge((augment(images) if augment else images).to(device))
             parts.append(frozen(net.trunk.normalise(images)).half().cpu())
-    features = torch.cat(parts)
-    if not features.isfinite().all():
+    if not (features := torch.cat(parts)).isfinite().all():
         raise DataError("features leave the range of half precision", remedy="check the trunk's weights")
     return features.numpy()

@@ -8,7 +8,6 @@ import json
 import math
 import os
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -18,7 +17,7 @@ import pandas as pd
 from filelock import FileLock
 from torch import nn
 
-from fer_utils import features, results, soft
+from fer_utils import results, soft
 from fer_utils.augment import Augment
 from fer_utils.datasets.base import read_grey
 from fer_utils.datasets.faceset import FaceSet
@@ -39,7 +38,7 @@ from fer_utils.training import (
     refuse_no_images,
 )
 from fer_utils.votes import LabelKind, join, read_votes, second_question, soft_labels
-from fer_utils.weights import load_model, save_checkpoint
+from fer_utils.weights import load_model, load_pretrained, save_checkpoint
 from fer_utils.workspace import Workspace
 
 
@@ -56,8 +55,6 @@ def train(
     teachers: list[str] | None = None,
     labels: LabelKind = "own",
     share: float | None = None,
-    cached: int | None = None,
-    cache_dtype: features.Dtype = "float16",
     resume: bool = False,
     **fit_options: Any,
 ) -> Fit:
@@ -83,10 +80,6 @@ def train(
             own labels all the same.
         share: weight of the teachers' answer, or of the votes, in that, 0–1; by default 0.7, or 1. With
             ``"both"`` it is the weight of the second question, and teachers have theirs, 0.7.
-        cached: for ``"facenet"``: compute the frozen part once, for this many views of each training face,
-            the plain one among them, and train only the part above it (`fer_utils.features`); none to compute
-            it again in every epoch. Views are shared by the runs of a workspace.
-        cache_dtype: of the cached features.
         resume: go on from the last checkpoint; a finished run is loaded as it is.
         **fit_options: passed to `fit`.
 
@@ -118,7 +111,7 @@ def train(
     except (TypeError, IndexError, RuntimeError) as error:  # what torch says of options that do not fit
         raise ValueError(f"{network} cannot be built with {options}: {error}") from None
     if isinstance(model, FaceNet):
-        model.load_pretrained(training)
+        load_pretrained(model, training.images)
     name = name or f"{network}-seed{seed}"
     folder = space.runs / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +125,7 @@ def train(
         "merged": _merged(faces),
         "teachers": None,
         "labels": None,
-        "cached": None if cached is None else {"views": cached, "dtype": cache_dtype},
+        "cached": None,
         "precision": fit_options.get("precision")
         or default_precision(fit_options.get("accelerator", "auto")),
         "revision": results.revision(),
@@ -160,47 +153,13 @@ def train(
         check_recipe(folder, recipe)
         if (folder / "model.safetensors").exists():
             return _finished(folder, faces)
-    if cached is not None:
-        store = _features(space, model, training, validation, recipe, cached, cache_dtype, fit_options)
     check_settings(model, recipe, fit_options)
     # Weights of an earlier run must not pass for those of this one, should it be stopped.
     (folder / "model.safetensors").unlink(missing_ok=True)
-    # What the cache took is for the results file; the weights' header is the same however long it took.
-    noted = about if cached is None else about | {"cache": store.about}
-    write_json(folder / "run.json", noted)
-    run = fit if cached is None else partial(features.fit_cached, cached=store)
-    done = run(model, training, validation, recipe, folder, targets=targets, resume=resume, **fit_options)
+    write_json(folder / "run.json", about)
+    done = fit(model, training, validation, recipe, folder, targets=targets, resume=resume, **fit_options)
     save_checkpoint(done.model, folder / "model.safetensors", about | {"recipe": recipe.as_dict()})
     return done
-
-
-def _features(
-    space: Workspace,
-    model: nn.Module,
-    training: FaceSet,
-    validation: FaceSet,
-    recipe: Recipe,
-    views: int,
-    dtype: features.Dtype,
-    fit_options: dict[str, Any],
-) -> features.Cached:
-    """What is frozen in a FaceNet, computed or opened in the workspace's `features` folder."""
-    if not isinstance(model, FaceNet):
-        raise ValueError("only facenet has a frozen part that can be cached")
-    features.refuse_blends(recipe)
-    on_gpu = default_precision(fit_options.get("accelerator", "auto")) != "32-true"
-    return features.cache(
-        model,
-        training,
-        validation,
-        space.build / "features",
-        views=views,
-        augment=recipe.augment,
-        dtype=dtype,
-        device="cuda" if on_gpu else "cpu",
-        verbose=fit_options.get("verbose", True),
-        progress=fit_options.get("progress", False),
-    )
 
 
 def of_sources(faces: FaceSet, sources: list[str] | None) -> FaceSet:

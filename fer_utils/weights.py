@@ -17,7 +17,6 @@ from torch import nn
 from fer_utils.errors import DataError
 from fer_utils.files import sha256
 from fer_utils.models import FaceNet, build
-from fer_utils.models.backbones import MobileNetV1
 from fer_utils.models.pretrained import State, mobilenet_state, resnet50_state, tensorflow_js_tensors
 
 PUBLISHED = Path(__file__).parent / "weights_data"  # networks and their cards, which travel in the wheel
@@ -35,11 +34,7 @@ SOURCES: dict[str, tuple[str, str | None]] = {
 
 
 def fetch(name: str) -> Path:
-    """Find a file of `SOURCES` in the folder `FER_WEIGHTS` or torch's cache, or download it; check it.
-
-    Raises:
-        DataError: it cannot be had, or its checksum is wrong.
-    """
+    """Find a file of `SOURCES` in the folder `FER_WEIGHTS` or torch's cache, or download it; check it."""
     url, expected = SOURCES[name]
     path = Path(os.environ.get("FER_WEIGHTS") or Path(torch.hub.get_dir()) / "checkpoints") / name
     if expected and not path.is_file():
@@ -79,9 +74,6 @@ def load_pretrained(model: FaceNet, images: np.ndarray) -> None:
         model: a new network.
         images: uint8 (N, H, W) of the training set, on up to 2,048 of which `mobilenet_v1` restores its batch
             norm, without which training diverges at once; what it computes stays the same.
-
-    Raises:
-        DataError: the weights cannot be had or are those of another network.
     """
     if model.options["pretrained"] == "none":
         return
@@ -91,7 +83,7 @@ def load_pretrained(model: FaceNet, images: np.ndarray) -> None:
     except (KeyError, RuntimeError) as error:
         problem = f"not the weights of {model.options['trunk']}: {str(error)[:300]}"
         raise DataError(problem, remedy="get the file again") from None
-    if isinstance(model.trunk, MobileNetV1):
+    if hasattr(model.trunk, "restore_batch_norm_statistics"):
         rows = torch.linspace(0, len(images) - 1, min(len(images), 2048)).long().unique().numpy()
         batches = torch.from_numpy(images[rows]).unsqueeze(1).split(128)
         model.trunk.restore_batch_norm_statistics(model.enlarge(batch.float() / 255) for batch in batches)
@@ -118,11 +110,8 @@ def save_checkpoint(model: nn.Module, path: Path, about: dict[str, Any]) -> None
 def load_model(name: str | Path) -> nn.Module:
     """Read a published network, ``"easynet"`` or ``"facenet"``, or a file that `save_checkpoint` wrote.
 
-    Returns:
-        The network in evaluation mode, float32, on the processor.
-
-    Raises:
-        DataError: the file is missing, damaged or not of this version of the package.
+    It is in evaluation mode, float32, on the processor. Raises DataError where the file is missing, damaged
+    or not of this version of the package.
     """
     published = {path.stem: path for path in PUBLISHED.glob("*.safetensors")}
     path = published.get(str(name), Path(name))

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from fer_utils.models import EasyNet, EmoNet, build, layer_table
+from fer_utils.models import EasyNet, EmoNet, build
 
 
 def shapes(model, size=64):
     seen = {}
-    for name, module in model.named_children():
+    for _, module in model.named_children():
         for inner, layer in module.named_children():
             layer.register_forward_hook(lambda m, i, o, name=inner: seen.update({name: tuple(o.shape[1:])}))
     model.eval()(torch.rand(2, 1, size, size))
@@ -18,14 +18,14 @@ def shapes(model, size=64):
 def test_easynet_has_the_posters_layers():
     seen = shapes(EasyNet())
     assert [seen[k] for k in ("conv1", "pool1", "conv2", "pool2", "conv3", "fc1", "fc2")] == [
-        (32, 48, 48), (32, 24, 24), (96, 24, 24), (96, 12, 12), (192, 11, 11), (128,), (6,)
-    ]  # fmt: skip
+        *[(32, 48, 48), (32, 24, 24), (96, 24, 24), (96, 12, 12), (192, 11, 11), (128,), (6,)]
+    ]
     kernels = [m.kernel_size for m in EasyNet().modules() if isinstance(m, torch.nn.Conv2d)]
     assert kernels == [(5, 5), (5, 5), (4, 4)]
     unpadded = shapes(EasyNet(widths=(4, 8, 16), padding=False, image_size=64))
     assert [unpadded[k] for k in ("conv1", "pool1", "conv2", "pool2", "conv3")] == [
-        (4, 60, 60), (4, 29, 29), (8, 25, 25), (8, 12, 12), (16, 9, 9)
-    ]  # fmt: skip
+        *[(4, 60, 60), (4, 29, 29), (8, 25, 25), (8, 12, 12), (16, 9, 9)]
+    ]
 
 
 def test_easynet_scales_images_to_its_own_size():
@@ -38,19 +38,19 @@ def test_easynet_scales_images_to_its_own_size():
     torch.testing.assert_close(inside, torch.full_like(inside, 1 / 48), atol=1e-3, rtol=0)
 
 
-def test_easynet_without_batch_norm_and_with_other_activations():
+def test_easynet_of_other_depths_and_activations():
     plain = EasyNet(widths=(4, 8, 16), hidden=8, batch_norm=False, activation="silu")
     kinds = [type(module).__name__ for module in plain.modules()]
     assert not any("BatchNorm" in kind for kind in kinds) and kinds.count("SiLU") == 4 and "ReLU" not in kinds
-    assert all(
-        m.bias is not None for m in plain.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))
-    )
-    assert build("easynet", **plain.options).options == plain.options
-    usual = EasyNet(widths=(4, 8, 16), hidden=8)
-    assert not {"batch_norm", "activation"} & set(usual.options)
-    assert [type(module).__name__ for module in usual.modules()].count("ReLU") == 4
-    with pytest.raises(ValueError, match=r"'tanh'; it can be relu, elu, silu"):
-        EasyNet(activation="tanh")
+    layers = [m for m in plain.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    assert all(layer.bias is not None for layer in layers)
+    for depth in (2, 3, 4):
+        model = EasyNet(widths=(4, 8, 16), depth=depth)
+        assert sum(isinstance(m, torch.nn.Conv2d) for m in model.modules()) == depth
+        assert shapes(model)["fc2"] == (6,)
+    for wrong in ({"activation": "tanh"}, {"depth": 5}):
+        with pytest.raises(ValueError, match=r"depth can be 2, 3 or 4, and activation relu, elu, silu"):
+            EasyNet(**wrong)
 
 
 def test_emonet_is_shaped_like_vgg_s():
@@ -58,9 +58,9 @@ def test_emonet_is_shaped_like_vgg_s():
     seen = shapes(model)
     names = ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8")
     assert [seen[k] for k in names] == [
-        (48, 32, 32), (48, 16, 16), (128, 16, 16), (128, 8, 8), (256, 8, 8), (256, 8, 8), (256, 8, 8),
-        (256, 4, 4), (2048,), (2048,), (6,)
-    ]  # fmt: skip
+        *[(48, 32, 32), (48, 16, 16), (128, 16, 16), (128, 8, 8), (256, 8, 8), (256, 8, 8), (256, 8, 8)],
+        *[(256, 4, 4), (2048,), (2048,), (6,)],
+    ]
     kernels = [m.kernel_size[0] for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
     assert kernels == [7, 5, 3, 3, 3]
 
@@ -79,19 +79,25 @@ def test_logits_do_not_depend_on_lighting_and_contrast(name):
     assert torch.isfinite(model(torch.full((2, 1, 64, 64), 0.5))).all()
 
 
-def test_options_make_the_same_network_again():
-    model = EasyNet(widths=(4, 8, 16), hidden=32, dropout=0.1)
-    again = build("easynet", **model.options)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("easynet", {"widths": (4, 8, 16), "hidden": 32, "dropout": 0.1, "depth": 2}),
+        ("emonet", {"width": 0.125}),
+        ("facenet", {"pretrained": "none", "trunk_width": 0.25, "head": (16,), "freeze": 0.5}),
+    ],
+)
+def test_options_make_the_same_network_again(name, options):
+    torch.manual_seed(0)
+    model = build(name, **options).eval()
+    again = build(name, **model.options).eval()
     again.load_state_dict(model.state_dict())
-    assert again.options == model.options
+    images = torch.rand(2, 1, 64, 64)
+    assert torch.equal(model(images), again(images)) and again.options == model.options
 
 
-def test_unknown_network_is_named():
+def test_unknown_networks_and_options_are_named():
     with pytest.raises(ValueError, match=r"'bignet'.*easynet"):
         build("bignet")
-
-
-def test_the_layer_table_counts_every_parameter():
-    model = EasyNet()
-    table = layer_table(model)
-    assert table["parameters"].sum() == sum(p.numel() for p in model.parameters())
+    with pytest.raises(ValueError, match=r"easynet has no option 'colour'; it has widths, hidden"):
+        build("easynet", colour="red")

@@ -23,7 +23,6 @@ from fer_utils.errors import DataError
 from fer_utils.evaluation import mcnemar, mean_intervals, metrics, paired_interval
 from fer_utils.experiment import read_predictions
 from fer_utils.files import sha256, write_json
-from fer_utils.models.easynet import LATER
 from fer_utils.recipes import recipe_for
 from fer_utils.training import Recipe, default_precision
 from fer_utils.workspace import Workspace
@@ -503,7 +502,11 @@ def trained(
     asked |= options | model_options
     asked["precision"] = train_options.get("precision") or default_precision()
     # A recipe from before a field was added had, in effect, that field's default.
-    found = Recipe.from_dict(result["recipe"]).as_dict() | LATER | result["model"]["options"]
+    found = (
+        Recipe.from_dict(result["recipe"]).as_dict()
+        | {"depth": 3, "batch_norm": True, "activation": "relu"}
+        | result["model"]["options"]
+    )
     found["precision"] = result["precision"]
     about = json.loads((space.runs / name / "run.json").read_text(encoding="utf-8"))
     for key in ("sources", "validate_on"):

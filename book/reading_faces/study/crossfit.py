@@ -31,6 +31,7 @@ from fer_utils.experiment import recipe_for, vote_shares, votes_on, workspace
 from fer_utils.files import write_table
 from fer_utils.models import build
 from fer_utils.training import Recipe, fit
+from fer_utils.weights import load_pretrained
 from reading_faces.study.store import share, write_report
 
 FOLDS = 3
@@ -59,7 +60,7 @@ def out_of_fold_predictions(
             L.seed_everything(recipe.seed, verbose=False)
             model = build(network, **options)
             if network == "facenet":
-                model.load_pretrained(others)
+                load_pretrained(model, others.images)
             run = fit(model, others, validation, recipe, path.with_suffix(""), targets=targets[~own], **how)
             write_table(path, pd.DataFrame(predict(run.model, training.where(own)), columns=P))
         predicted[own] = pd.read_parquet(path)

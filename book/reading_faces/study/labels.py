@@ -33,6 +33,7 @@ from fer_utils.recipes import recipe_for
 from fer_utils.soft import CROSSED
 from fer_utils.training import Recipe, default_precision, fit
 from fer_utils.votes import ANSWERS, OUTSIDE, UNDECIDED, Votes, join, read_votes, second_question
+from fer_utils.weights import load_pretrained
 from fer_utils.workspace import Workspace
 from reading_faces.study.compare import PROBABILITIES, predictions
 
@@ -320,7 +321,7 @@ def out_of_sample(
             model = build(network, **options)
             others, own = training.where(mask), folder / f"fold{k}"
             if isinstance(model, FaceNet):
-                model.load_pretrained(others)
+                load_pretrained(model, others.images)
             aims = None if targets is None else targets[mask]
             done = fit(model, others, validation, recipe, own, targets=aims, resume=resume, **fit_options)
             # Written aside, so that a fold is whole or not there.

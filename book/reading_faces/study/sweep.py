@@ -36,7 +36,8 @@ from fer_utils import features
 from fer_utils.experiment import Workspace, recipe_for, workspace
 from fer_utils.files import sha256
 from fer_utils.models import build
-from fer_utils.training import Recipe, default_precision
+from fer_utils.training import Recipe, default_precision, fit
+from fer_utils.weights import load_pretrained
 from reading_faces.study.store import write_report
 
 OPTIMIZERS = ("sgd", "adam")
@@ -91,7 +92,7 @@ class Bench:
         faces, self.space, self.budget, self.precision = space.faces(), space, budget, precision
         self.faces = faces.split("train"), faces.split("validation")
         self.trunk: dict[str, torch.Tensor] | None = None
-        self.features: dict[float, features.Cached] = {}  # by frozen share
+        self.features: dict[float, list[features.Features]] = {}  # by frozen share
 
     def __call__(self, settings: Settings, seed: int = 0) -> float:
         """Train settings of `suggest`; returns the accuracy on validation, 0 to 1, of the best epoch."""
@@ -102,15 +103,15 @@ class Bench:
         L.seed_everything(seed, verbose=False)
         net = build("facenet", **options | {k: v for k, v in changes.items() if k not in fields})
         if self.trunk is None:
-            net.load_pretrained(self.faces[0])
-            self.trunk = net.trunk.state_dict()
-        net.load_trunk(self.trunk)
+            load_pretrained(net, self.faces[0].images)
+            self.trunk = {name: value.clone() for name, value in net.trunk.state_dict().items()}
+        net.trunk.load_state_dict(self.trunk)
         freeze, how = settings["freeze"], {"devices": 1, "precision": self.precision}
         if freeze not in self.features:
-            self.features[freeze] = features.cache(net, *self.faces, self.space.build / "features")
+            kept = self.space.build / "features"
+            self.features[freeze] = [features.compute(net, faces, kept) for faces in self.faces]
         with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder), self.features[freeze]
-            run = features.fit_cached(net, *self.faces, recipe, *place, verbose=False, **how)
+            run = fit(features.split(net)[1], *self.features[freeze], recipe, folder, verbose=False, **how)
         return float(run.best["val_accuracy"])
 
 
