@@ -1,556 +1,355 @@
-"""Checks of a merged set that can fail: can it be learnt, only from its labels, and do the sources agree?
+"""Checks of a merged set that can fail: are its sources alike, can they be learned, do their labels agree?
 
-Each check trains small networks and gives a `Check` with the measured value, its threshold and a verdict.
+`python -m reading_faces.study.checks` runs them with EmoNet (0.3 hours on one core with FER2013)
+and writes `checks/emonet-checks.json`. The test split stays closed, but for its counts of classes.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import itertools
 import math
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
 import pandas as pd
-from scipy import stats
-from scipy.optimize import linear_sum_assignment
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy import ndimage, stats
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
+from fer_utils import models
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
-from fer_utils.errors import DataError
-from fer_utils.evaluation import majority_accuracy, predict, wilson_interval
+from fer_utils.evaluation import predict, wilson_interval
+from fer_utils.experiment import recipe_for, workspace
+from fer_utils.files import sha256
 from fer_utils.training import Recipe, fit
+from reading_faces.study.store import write_report
 
-Build = Callable[[], nn.Module]
-Confusions = dict[tuple[str, str], np.ndarray]
+Build = Callable[[], nn.Module]  # makes a network; called after seeding
+Confusions = dict[tuple[str, str], np.ndarray]  # trained on, tested on -> int (6, 6), label × prediction
 ALL = "all"
 ALONE = "one source only, so there is nothing to compare"
+ZOOMS = (1.0, 0.95, 1.05, 0.9, 1.1, 0.85, 1.15, 0.8, 1.2, 1.25)
+REACH = 8  # pixels of shift that are tried, each way
+LEVELS = np.linspace(0, 1, 21)  # quantiles in the file: box and whiskers are among them
 
 
-@dataclass(frozen=True)
-class Check:
-    """The outcome of one check.
-
-    Attributes:
-        name: what was checked.
-        value: what was measured, in words.
-        threshold: what was asked for, in words.
-        passed: whether nothing was found wrong.
-    """
+class Check(NamedTuple):
+    """What was checked, what was measured and asked for (in words), and whether nothing wrong was seen."""
 
     name: str
     value: str
     threshold: str
     passed: bool
 
-    @property
-    def compared(self) -> bool:
-        """Whether there was anything to compare."""
-        return self.value != ALONE
 
-    @property
-    def verdict(self) -> str:
-        """``"passed"``, ``"FAILED"`` or ``"not compared"``."""
-        return ("passed" if self.passed else "FAILED") if self.compared else "not compared"
+def by_source(faces: FaceSet) -> dict[str, FaceSet]:
+    """The images of each source outside the test split."""
+    source, seen = faces.index["source"], faces.index["split"] != "test"
+    return {name: faces.where((seen & (source == name)).to_numpy()) for name in dict.fromkeys(source)}
 
 
-def train(build: Build, faces: FaceSet, recipe: Recipe, *, steps: int = 0) -> nn.Module:
-    """Train a fresh network on the training split, in a folder that is thrown away.
+def image_statistics(faces: FaceSet, at_most: int = 5_000) -> pd.DataFrame:
+    """Brightness, contrast and sharpness (grey values 0–255), a row an image, of at most so many a source.
 
-    Args:
-        build: makes the network; called after seeding.
-        faces: the set; its validation split chooses the epoch.
-        recipe: how to train.
-        steps: least number of steps; small sources get more epochs to reach it.
+    Sharpness is the mean difference of neighbouring pixels over the contrast: blur lowers it.
     """
-    training = faces.split("train")
-    epochs = max(recipe.epochs, math.ceil(steps * recipe.batch_size / max(len(training), 1)))
-    L.seed_everything(recipe.seed, verbose=False)
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = dataclasses.replace(recipe, epochs=epochs)
-        return fit(build(), training, faces.split("validation"), recipe, folder, verbose=False).model
-
-
-def memorised(
-    build: Build, faces: FaceSet, recipe: Recipe, *, images: int = 100, least: float = 0.99
-) -> Check:
-    """Learn a few images by heart: a network that cannot do that is wired wrongly.
-
-    Augmentation is off, and the same images, out of the training split, train and are asked for afterwards.
-    """
-    training = faces.split("train")
-    chosen = np.random.default_rng(recipe.seed).permutation(len(training))[:images]
-    few = training.where(np.isin(np.arange(len(training)), chosen))
-    plain = dataclasses.replace(
-        recipe,
-        augment=None,
-        label_smoothing=0.0,
-        weight_decay=0.0,
-        epochs=40,
-        batch_size=25,
-        schedule="cosine",
-    )
-    L.seed_everything(recipe.seed, verbose=False)
-    with tempfile.TemporaryDirectory() as folder:
-        model = fit(build(), few, few, plain, folder, verbose=False).model
-    right = float(np.mean(predict(model, few).argmax(1) == few.labels))
-    return Check(
-        f"{len(few)} images learnt by heart", _percent(right), f"at least {_percent(least)}", right >= least
-    )
-
-
-def shuffled(build: Build, faces: FaceSet, recipe: Recipe) -> Check:
-    """Train on shuffled labels: better than the largest class on validation would mean a leak.
-
-    Validation labels are shuffled too while training, since they choose the epoch; true ones judge it. The
-    interval takes images to err independently: where all images of a class are near copies of each other, a
-    network hits or misses whole classes at once, and can be above it by luck.
-    """
-    labels, rng = faces.labels.copy(), np.random.default_rng(recipe.seed)
-    for split in ("train", "validation"):
-        rows = np.flatnonzero(faces.index["split"] == split)
-        labels[rows] = rng.permutation(labels[rows])
-    model = train(build, faces.relabelled(labels), recipe)
-    validation = faces.split("validation")
-    hits = int(np.sum(predict(model, validation).argmax(1) == validation.labels))
-    low, high = wilson_interval(hits, len(validation))
-    prior = majority_accuracy(validation.labels, faces.split("train").labels)
-    return Check(
-        "shuffled labels teach nothing",
-        f"{_percent(hits / len(validation))} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)",
-        f"interval reaches down to {_percent(prior)}, what the largest class gives",
-        low <= prior,
-    )
-
-
-@dataclass(frozen=True)
-class SourceMatrix:
-    """Networks trained on each source and on all, tested on each source.
-
-    Attributes:
-        accuracy: rows trained on, columns tested on; shares 0–1.
-        intervals: float (rows, columns, 2), Wilson 95 %.
-        chance: for each column, the accuracy of always naming the largest class.
-        confusions: (trained on, tested on) -> int (6, 6), rows label, columns prediction.
-    """
-
-    accuracy: pd.DataFrame
-    intervals: np.ndarray
-    chance: pd.Series
-    confusions: Confusions
-
-
-def source_matrix(build: Build, faces: FaceSet, recipe: Recipe, *, steps: int = 320) -> SourceMatrix:
-    """Train on each source alone and on all of them, and test on the images of each source.
-
-    A network never meets an image it was trained on, and the test split stays closed: where a source took
-    part in training, its validation split is used, otherwise training and validation split.
-
-    Raises:
-        DataError: a source lacks training or validation images.
-    """
-    sources = comparable(faces)
-    rows = [*sources, ALL] if len(sources) > 1 else sources
-    confusions: Confusions = {}
-    for trained_on in rows:
-        confusions |= _confusions_of(build, faces, recipe, trained_on, sources, steps)
-    shares = {s: _open_images(faces, s).index["label"].value_counts(normalize=True).max() for s in sources}
-    return _matrix(confusions, rows, pd.Series(shares))
-
-
-def comparable(faces: FaceSet) -> list[str]:
-    """The sources of a merged set.
-
-    Raises:
-        DataError: a source lacks training or validation images, so that `source_matrix` cannot be made.
-    """
-    sources = list(dict.fromkeys(faces.index["source"]))
-    for source, split in itertools.product(sources, ("train", "validation")):
-        if not len(faces.split(split, source)):
-            raise DataError(
-                f"there are no {split} images of {source}, so it cannot be checked against the others",
-                file=faces.path,
-                remedy="merge without it: `fer merge --sources …` with the names of the others",
-            )
-    return sources
-
-
-def _confusions_of(
-    build: Build, faces: FaceSet, recipe: Recipe, trained_on: str, sources: list[str], steps: int
-) -> Confusions:
-    """Train on one source, or on all, and test on each."""
-    mine = faces if trained_on == ALL else faces.where((faces.index["source"] == trained_on).to_numpy())
-    model = train(build, mine, recipe, steps=steps)
-    confusions = {}
-    for tested_on in sources:
-        seen = trained_on in (tested_on, ALL)
-        part = faces.split("validation", tested_on) if seen else _open_images(faces, tested_on)
-        predicted = predict(model, part).argmax(1)
-        confusions[trained_on, tested_on] = confusion_matrix(
-            part.labels, predicted, labels=range(len(CLASSES))
-        )
-    return confusions
-
-
-def _matrix(confusions: Confusions, rows: list[str], chance: pd.Series) -> SourceMatrix:
-    sources = list(chance.index)
-    hits = {key: (int(c.trace()), int(c.sum())) for key, c in confusions.items()}
-    accuracy = pd.DataFrame([[hits[r, s][0] / hits[r, s][1] for s in sources] for r in rows], rows, sources)
-    intervals = np.array([[wilson_interval(*hits[r, s]) for s in sources] for r in rows])
-    return SourceMatrix(accuracy, intervals, chance, confusions)
-
-
-def _open_images(faces: FaceSet, source: str) -> FaceSet:
-    index = faces.index
-    return faces.where(((index["source"] == source) & (index["split"] != "test")).to_numpy())
-
-
-def above_chance(matrix: SourceMatrix) -> Check:
-    """Trained on all sources together, each source must be read better than chance."""
-    row = matrix.accuracy.index.get_loc(matrix.accuracy.index[-1])
-    low = matrix.intervals[row, :, 0]
-    weak = [s for s, value in zip(matrix.accuracy.columns, low, strict=True) if value <= matrix.chance[s]]
-    margin = min(value - matrix.chance[s] for s, value in zip(matrix.accuracy.columns, low, strict=True))
-    return Check(
-        "every source can be read",
-        f"lower bounds at worst {100 * margin:+.1f} points from chance"
-        + (f"; not read: {', '.join(weak)}" if weak else ""),
-        "each interval above the largest class",
-        not weak,
-    )
-
-
-def swapped_classes(
-    matrix: SourceMatrix, *, level: float = 0.01, least: float = 0.1
-) -> dict[str, dict[str, str]]:
-    """Find sources whose names of classes have been swapped, or moved around in a longer cycle.
-
-    If a source has exchanged a and b, then the networks of the other sources take its images of a for b and
-    those of b for a, and its own network does the same to theirs. So for each source the renaming is looked
-    for under which recall, summed over the classes, over both directions and over all other sources, is
-    highest: an assignment problem. (Every renaming gives a network that leans to one class, or that has
-    learnt nothing, the same sum, so its leanings do not count.) A cycle of the renaming is kept if
-
-    - it raises recall in the classes concerned by at least `least` on average, and
-    - this is significant: one-sided, by the sampling variance of the tested images, at `level` shared out
-      evenly among the sources, the lengths of cycles, and the cycles of a length.
-
-    The source with most to gain is renamed, and the search goes on with what is left. A source that explains
-    the disagreement as well (not worse at the 1 % level, by what the remaining sources say) is named too: of
-    two sources, nothing says which one is right. If the same classes are swapped in most sources, the others
-    are named.
-
-    Args:
-        matrix: what `source_matrix` measured.
-        level: highest probability of naming anything where nothing is swapped.
-        least: mean rise of recall, 0–1.
-
-    Returns:
-        For each suspected source: its name of a class -> what the others call that.
-    """
-    sources = list(matrix.accuracy.columns)
-    confusions = dict(matrix.confusions)
-    found: dict[str, dict[str, str]] = {}
-    open_sources = list(sources) if len(sources) > 1 else []
-    while open_sources:
-        tried = {s: _renaming(confusions, s, sources, level / len(sources), least) for s in open_sources}
-        gains = {s: _gain(confusions, s, sources, tried[s])[0] for s in open_sources}
-        worst = max(open_sources, key=gains.__getitem__)
-        renaming = tried[worst]
-        if (renaming == np.arange(len(CLASSES))).all():
-            break
-        back = np.argsort(renaming)
-        for source in sources:
-            if source == worst:
-                found[source] = _named(renaming)
-            elif _explains_as_well(confusions, source, worst, sources, renaming):
-                found.setdefault(source, _named(back))
-        for other in (s for s in sources if s != worst):
-            confusions[other, worst] = confusions[other, worst][back]
-            confusions[worst, other] = confusions[worst, other][:, back]
-        open_sources.remove(worst)
-    return found
-
-
-def _renaming(
-    confusions: Confusions, source: str, sources: list[str], level: float, least: float
-) -> np.ndarray:
-    """The renaming of a source's classes (class -> class) that is worth it, cycle by cycle."""
-    others = [other for other in sources if other != source]
-    recalls = sum(_recalls(confusions[o, source]) + _recalls(confusions[source, o]).T for o in others)
-    best = linear_sum_assignment(recalls, maximize=True)[1]
-    size, kept = len(CLASSES), np.arange(len(CLASSES))
-    for cycle in _cycles(best):
-        # So many cycles have this length: ways to pick its classes, times ways to put them in a circle.
-        ways = math.comb(size, len(cycle)) * math.factorial(len(cycle) - 1)
-        limit = stats.norm.isf(level / ((size - 1) * ways))
-        alone = np.arange(size)
-        alone[cycle] = best[cycle]
-        gain, variance = _gain(confusions, source, others, alone)
-        rise = gain / (len(cycle) * 2 * len(others))
-        if rise >= least and gain > limit * math.sqrt(variance):
-            kept[cycle] = best[cycle]
-    return kept
-
-
-def _gain(
-    confusions: Confusions, source: str, others: list[str], renaming: np.ndarray
-) -> tuple[float, float]:
-    """What renaming a source adds to the recalls between it and others, and the variance of that."""
-    back = np.argsort(renaming)
-    parts = []
-    for other in others:
-        if other != source:
-            parts += [_rise(confusions[other, source], renaming), _rise(confusions[source, other], back)]
-    return sum(gain for gain, _ in parts), sum(variance for _, variance in parts)
-
-
-def _rise(confusion: np.ndarray, renaming: np.ndarray) -> tuple[float, float]:
-    """Sum over the rows of P(renamed) − P(own class), and its variance."""
-    rows = np.arange(len(CLASSES))
-    n = confusion.sum(1)
-    moved = rows != renaming
-    shares = _recalls(confusion)
-    rise = (shares[rows, renaming] - shares[rows, rows])[moved].sum()
-    # One image spread over the classes keeps the variance of rows with few images from being nought.
-    smooth = (confusion + 1 / len(CLASSES)) / (n[:, None] + 1)
-    up, down = smooth[rows, renaming], smooth[rows, rows]
-    variance = ((up + down - (up - down) ** 2) / (n + 1))[moved].sum()
-    return float(rise), float(variance)
-
-
-def _explains_as_well(
-    confusions: Confusions, source: str, worst: str, sources: list[str], renaming: np.ndarray
-) -> bool:
-    """Whether renaming `source` the other way round fits the remaining sources about as well."""
-    rest = [s for s in sources if s not in (source, worst)]
-    gain, variance = _gain(confusions, worst, rest, renaming)
-    other_gain, other_variance = _gain(confusions, source, rest, np.argsort(renaming))
-    return gain - other_gain <= stats.norm.isf(0.01) * math.sqrt(variance + other_variance)
-
-
-def _recalls(confusion: np.ndarray) -> np.ndarray:
-    """Shares of each row; a row without images says nothing, which is to say the same of all classes."""
-    n = confusion.sum(1, keepdims=True)
-    return np.where(n > 0, confusion / np.maximum(n, 1), 1 / len(CLASSES))
-
-
-def _cycles(renaming: np.ndarray) -> list[list[int]]:
-    """Cycles of more than one class."""
-    left, cycles = set(range(len(CLASSES))), []
-    while left:
-        cycle = [min(left)]
-        while (following := int(renaming[cycle[-1]])) != cycle[0]:
-            cycle.append(following)
-        left -= set(cycle)
-        if len(cycle) > 1:
-            cycles.append(cycle)
-    return cycles
-
-
-def _named(renaming: np.ndarray) -> dict[str, str]:
-    """The classes that a renaming moves, by name."""
-    return {CLASSES[i]: CLASSES[k] for i, k in enumerate(renaming) if i != k}
-
-
-def same_codes(matrix: SourceMatrix) -> Check:
-    """The sources must agree on what the classes are called."""
-    found = swapped_classes(matrix)
-    said = ALONE if len(matrix.accuracy.columns) == 1 else _found_in_words(found)
-    return Check("the sources use the same codes", said, "no swapped classes", not found)
-
-
-def exchanged(faces: FaceSet, source: str, a: str, b: str) -> FaceSet:
-    """The faces as if one source had exchanged the names of two classes: damage for the check to find.
-
-    Raises:
-        DataError: there are no faces of that source.
-        ValueError: not two different classes.
-    """
-    _check_swap(faces, source, a, b)
-    new = np.where(faces.index["source"] == source, _exchange(a, b)[faces.labels], faces.labels)
-    return faces.relabelled(new)
-
-
-def exchanged_matrix(matrix: SourceMatrix, source: str, a: str, b: str) -> SourceMatrix:
-    """The matrix as it would be if one source had exchanged the names of two classes, without training.
-
-    The networks of the other sources would be the same, and so would be what they say about each image; only
-    the labels that they are judged by change. For the network of the source itself, this is what training
-    gives that begins with the two outputs of the last layer exchanged: outputs are drawn alike, and loss and
-    steps treat them alike. `swapped_matrix` trains that network from its usual beginning.
-
-    Returns:
-        A matrix without the row of all sources together, which would have to be trained again.
-    """
-    order, sources = _exchange(a, b), list(matrix.accuracy.columns)
-    confusions = {}
-    for trained_on, tested_on in itertools.product(sources, repeat=2):
-        confusion = matrix.confusions[trained_on, tested_on]
-        confusion = confusion[order] if tested_on == source else confusion
-        confusions[trained_on, tested_on] = confusion[:, order] if trained_on == source else confusion
-    return _matrix(confusions, sources, matrix.chance)
-
-
-def swapped_matrix(
-    build: Build,
-    faces: FaceSet,
-    recipe: Recipe,
-    matrix: SourceMatrix,
-    source: str,
-    a: str,
-    b: str,
-    *,
-    steps: int = 320,
-) -> SourceMatrix:
-    """What `source_matrix` gives after one source has exchanged the names of two classes.
-
-    Only the network of that source is trained again. Those of the others have seen none of its labels, so
-    they are the same as before, and their confusions are those of `exchanged_matrix`.
-
-    Args:
-        build: as for `source_matrix`.
-        faces: the sound set.
-        recipe: as for `source_matrix`.
-        matrix: what `source_matrix` measured on the sound set, with the same arguments.
-        source: whose labels to damage.
-        a: a class.
-        b: the class to exchange it with.
-        steps: as for `source_matrix`.
-
-    Returns:
-        A matrix without the row of all sources together.
-    """
-    broken = exchanged(faces, source, a, b)
-    confusions = dict(exchanged_matrix(matrix, source, a, b).confusions)
-    sources = list(matrix.accuracy.columns)
-    confusions |= _confusions_of(build, broken, recipe, source, sources, steps)
-    return _matrix(confusions, sources, matrix.chance)
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What the comparison of sources said of a swap that was made on purpose.
-
-    Attributes:
-        source: whose labels were damaged.
-        classes: the two that were exchanged.
-        found: what `swapped_classes` named.
-        compared: whether there was a second source to compare with.
-        home: accuracy of the damaged source's own network on its own images, 0–1; none where nothing was
-            trained.
-    """
-
-    source: str
-    classes: tuple[str, str]
-    found: dict[str, dict[str, str]]
-    compared: bool = True
-    home: float | None = None
-
-    @property
-    def named(self) -> bool | None:
-        """Whether this source was named with just these two classes; none if nothing was compared."""
-        a, b = self.classes
-        return self.found.get(self.source) == {a: b, b: a} if self.compared else None
-
-    @property
-    def verdict(self) -> str:
-        """What came out, in a word or two."""
-        return {True: "noticed", False: "MISSED", None: "not compared"}[self.named]
-
-    @property
-    def said(self) -> str:
-        """What was named, in words."""
-        return _found_in_words(self.found) if self.compared else ALONE
-
-
-def prove(
-    build: Build,
-    faces: FaceSet,
-    recipe: Recipe,
-    matrix: SourceMatrix,
-    source: str,
-    a: str,
-    b: str,
-    *,
-    steps: int = 320,
-) -> Proof:
-    """Exchange two classes of one source, train again what that changes, and see whether it is noticed.
-
-    Takes what `swapped_matrix` takes; with one source, nothing is trained.
-
-    Raises:
-        DataError: there are no faces of that source.
-        ValueError: not two different classes.
-    """
-    _check_swap(faces, source, a, b)
-    if len(matrix.accuracy.columns) == 1:
-        return Proof(source, (a, b), {}, compared=False)
-    broken = swapped_matrix(build, faces, recipe, matrix, source, a, b, steps=steps)
-    return Proof(source, (a, b), swapped_classes(broken), home=float(broken.accuracy.loc[source, source]))
-
-
-def sensitivity(matrix: SourceMatrix) -> dict[str, dict[tuple[str, str], bool]]:
-    """For each source and each of the 15 pairs of classes: would their exchange be noticed here?
-
-    By `exchanged_matrix`, so nothing is trained. Empty for one source, with which nothing can be compared.
-
-    Returns:
-        By source, two classes -> whether that source is named with these two and no others.
-    """
-    sources, pairs = list(matrix.accuracy.columns), list(itertools.combinations(CLASSES, 2))
-    if len(sources) == 1:
-        return {}
+    tables = []
+    for source, part in by_source(faces).items():
+        rows = np.linspace(0, len(part) - 1, min(len(part), at_most)).astype(int)
+        images = part.take(rows).astype(np.float32)
+        steps = sum(np.abs(np.diff(images, axis=axis)).mean((1, 2)) for axis in (1, 2)) / 2
+        contrast = images.std((1, 2))
+        columns = {"brightness (mean grey)": images.mean((1, 2)), "contrast (deviation)": contrast}
+        columns["sharpness"] = steps / np.maximum(contrast, 1)
+        tables.append(pd.DataFrame({"source": source} | columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def mean_faces(faces: FaceSet) -> dict[str, np.ndarray]:
+    """Mean image of each class by source, float (6, H, W), 0–255; not-a-number without an image."""
     return {
-        s: {
-            pair: bool(Proof(s, pair, swapped_classes(exchanged_matrix(matrix, s, *pair))).named)
-            for pair in pairs
-        }
-        for s in sources
+        source: np.stack([part.take(np.flatnonzero(part.labels == k)).mean(0) for k in range(len(CLASSES))])
+        for source, part in by_source(faces).items()
     }
 
 
-def _check_swap(faces: FaceSet, source: str, a: str, b: str) -> None:
-    sources = list(dict.fromkeys(faces.index["source"]))
-    if source not in sources:
-        raise DataError(
-            f"there are no faces of a source {source!r}",
-            file=faces.path,
-            remedy=f"name one of {', '.join(sources)}",
+def lighting(statistics: pd.DataFrame, most: float = 64, times: float = 2) -> Check:
+    """Compare each source's median brightness and contrast with those of the nearest other source.
+
+    A difference of at most `most` grey levels passes, and of at most `times` the contrast.
+    """
+    medians = statistics.groupby("source", sort=False).median()
+    bright, contrast = medians.iloc[:, 0], np.log(medians.iloc[:, 1])
+    off = {s: float((bright.drop(s) - bright[s]).abs().min()) for s in medians.index}
+    ratio = {s: math.exp((contrast.drop(s) - contrast[s]).abs().min()) for s in medians.index}
+    wrong = [s for s in off if off[s] > most or ratio[s] > times]
+    value = f"{max(off.values()):.0f} grey levels, {max(ratio.values()):.2f} times"
+    return _compared(
+        "sources are lit alike", value, f"{most:g} grey levels, {times:g} times", wrong, len(off)
+    )
+
+
+def framing(means: Mapping[str, np.ndarray], shift: int = 3, zoom: float = 0.1) -> Check:
+    """Move and enlarge each source's mean face until it lies on that of the nearest other source.
+
+    A shift of at most `shift` pixels passes, and a change of size by at most the share `zoom`.
+    """
+
+    def excess(change: tuple[float, int]) -> float:
+        return max(abs(change[0] - 1) / zoom, change[1] / shift)
+
+    shared = np.isfinite([face.mean((1, 2)) for face in means.values()]).all(0)
+    faces = {source: face[shared].mean(0) if shared.any() else face[0] for source, face in means.items()}
+    near = {
+        s: min((alignment(faces[s], faces[o]) for o in faces if o != s), key=excess, default=(1.0, 0))
+        for s in faces
+    }
+    wrong = [source for source, change in near.items() if excess(change) > 1 + 1e-9]
+    scale, moved = max(near.values(), key=excess)
+    asked = f"{shift} pixels, {zoom:.0%} larger or smaller"
+    return _compared("faces are framed alike", f"{moved} pixels, {scale:.2f} times", asked, wrong, len(means))
+
+
+def alignment(face: np.ndarray, other: np.ndarray) -> tuple[float, int]:
+    """Scale and largest shift (pixels) at which a mean face (H, W) correlates best with another's middle."""
+    middle = stats.zscore(other[REACH:-REACH, REACH:-REACH], axis=None)
+    best, change, centre = -np.inf, (np.inf, REACH), (np.array(face.shape) - 1) / 2
+    edges = {"order": 1, "mode": "nearest"}
+    for scale in ZOOMS:
+        windows = sliding_window_view(
+            ndimage.affine_transform(face, np.eye(2) * scale, centre * (1 - scale), **edges), middle.shape
         )
-    if a == b or not {a, b} <= set(CLASSES):
-        raise ValueError(f"{a!r} and {b!r} cannot be exchanged; name two of {', '.join(CLASSES)}")
+        likeness = np.tensordot(windows, middle) / middle.size / windows.std((2, 3))
+        if likeness.max() > best + 1e-6:
+            best = likeness.max()
+            place = np.array(np.unravel_index(likeness.argmax(), likeness.shape))
+            change = (scale, int(np.abs(place - REACH).max()))
+    return change
 
 
-def _exchange(a: str, b: str) -> np.ndarray:
-    """By class, the class that takes its place when two are exchanged."""
-    order = np.arange(len(CLASSES))
-    i, k = CLASSES.index(a), CLASSES.index(b)
-    order[[i, k]] = k, i
-    return order
+def balance(counts: pd.DataFrame, least: float = 0.01) -> Check:
+    """Ask for a share of at least `least` for every class among each source's training images."""
+    train = counts.loc[list(CLASSES)].xs("train", axis=1, level="split")
+    shares = (train / train.sum()).unstack()
+    wrong = [f"{c} in {source}" for (source, c), share in shares.items() if share < least]
+    return _compared("every source has every class", f"{shares.min():.1%}", f"{least:.0%}", wrong)
 
 
-def _found_in_words(found: dict[str, dict[str, str]]) -> str:
-    named = "; ".join(f"{source}: {_in_words(classes)}" for source, classes in found.items())
-    return named or "no swapped classes"
+def _compared(name: str, value: str, asked: str, wrong: Sequence[str], sources: int = 2) -> Check:
+    value = value + (f"; not so: {', '.join(wrong)}" if wrong else "") if sources > 1 else ALONE
+    return Check(name, value, asked, not wrong or sources == 1)
 
 
-def _in_words(classes: dict[str, str]) -> str:
-    """A swap as "happy and sad", a longer cycle as "angry → fear → happy → angry"."""
-    renaming = np.arange(len(CLASSES))
-    for name, other in classes.items():
-        renaming[CLASSES.index(name)] = CLASSES.index(other)
-    words = []
-    for cycle in _cycles(renaming):
-        names = [CLASSES[i] for i in cycle]
-        words.append(" and ".join(names) if len(names) == 2 else " → ".join([*names, names[0]]))
-    return ", ".join(words)
+def overfit_small_batch(build: Build, faces: FaceSet, recipe: Recipe, images: int = 100) -> Check:
+    """Memorise a few training images: a network that cannot is wired wrongly. Nothing is augmented."""
+    training = faces.split("train")
+    rows = np.random.default_rng(recipe.seed).permutation(len(training))[:images]
+    few = training.where(np.isin(np.arange(len(training)), rows))
+    plain = {"augment": None, "label_smoothing": 0.0, "weight_decay": 0.0, "epochs": 40, "batch_size": 25}
+    model = _fit(build, few, few, dataclasses.replace(recipe, **plain))
+    right = float(np.mean(predict(model, few).argmax(1) == few.labels))
+    return Check(f"{len(few)} images are memorised", f"{right:.1%}", "at least 99.0%", right >= 0.99)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def shuffled_labels(build: Build, faces: FaceSet, recipe: Recipe) -> Check:
+    """Train on shuffled labels: better than the largest class on validation would mean a leak.
+
+    Validation labels are shuffled too while training, since they choose the epoch; true ones judge it. The
+    interval takes images as independent: many near copies can put a network above it by chance.
+    """
+    train, broken, rng = faces.split("train"), faces.split("validation"), np.random.default_rng(recipe.seed)
+    for part in (train, broken):
+        part.index["label"] = rng.permutation(part.index["label"])
+    model, validation = _fit(build, train, broken, recipe), faces.split("validation")
+    right = predict(model, validation).argmax(1) == validation.labels
+    low, high = wilson_interval(int(right.sum()), len(right))
+    prior = float(np.mean(validation.labels == np.bincount(train.labels).argmax()))
+    value = f"{right.mean():.1%} ({100 * low:.1f} to {high:.1%})"
+    return Check(
+        "shuffled labels teach nothing", value, f"interval reaches down to {prior:.1%}", low <= prior
+    )
+
+
+def source_confusions(build: Build, faces: FaceSet, recipe: Recipe, steps: int = 320) -> Confusions:
+    """Train on each source alone and on all of them, and test on the images of each source.
+
+    No network meets an image it was trained on: where a source took part in training, its validation split
+    is used, otherwise training and validation split. Small sources get more epochs, to reach `steps`.
+    """
+    parts, confusions = by_source(faces), {}
+    for trained_on in [*parts, ALL] if len(parts) > 1 else parts:
+        train, validation = (
+            faces.split(s, None if trained_on == ALL else trained_on) for s in ("train", "validation")
+        )
+        epochs = max(recipe.epochs, math.ceil(steps * recipe.batch_size / len(train)))
+        model = _fit(build, train, validation, dataclasses.replace(recipe, epochs=epochs))
+        for source, part in parts.items():
+            test = part.split("validation") if trained_on in (source, ALL) else part
+            predicted = predict(model, test).argmax(1)
+            confusions[trained_on, source] = confusion_matrix(
+                test.labels, predicted, labels=range(len(CLASSES))
+            )
+    return confusions
+
+
+def _fit(build: Build, train: FaceSet, validation: FaceSet, recipe: Recipe) -> nn.Module:
+    L.seed_everything(recipe.seed, verbose=False)
+    with tempfile.TemporaryDirectory() as folder:
+        return fit(build(), train, validation, recipe, folder, verbose=False).model
+
+
+def above_chance(confusions: Confusions, chance: Mapping[str, float]) -> Check:
+    """Trained on all sources together, each source must be read better than by its largest class."""
+    row, margins = ALL if len(chance) > 1 else next(iter(chance)), {}
+    for source, largest in chance.items():
+        low, _ = wilson_interval(int(confusions[row, source].trace()), int(confusions[row, source].sum()))
+        margins[source] = 100 * (low - largest)
+    value = f"lower bounds at worst {min(margins.values()):+.1f} points from chance"
+    wrong = [source for source, margin in margins.items() if margin <= 0]
+    return _compared("every source can be read", value, "each interval above the largest class", wrong)
+
+
+def same_codes(confusions: Confusions) -> Check:
+    """The sources must agree on what the classes are called; see `swapped_classes`."""
+    swapped, asked = swapped_classes(confusions), "no swapped classes"
+    wrong = [f"{source} ({a} is {b})" for source, names in swapped.items() for a, b in names.items()]
+    sources = len(list(dict.fromkeys(a for a, _ in confusions if a != ALL)))
+    return _compared("the sources use the same codes", f"{len(wrong)} names", asked, wrong, sources)
+
+
+def swapped_classes(
+    confusions: Confusions, level: float = 0.001, least: float = 0.12
+) -> dict[str, dict[str, str]]:
+    """Name the sources whose classes have been swapped: by source, its name of a class -> the others' name.
+
+    If a source exchanged a and b, the networks of the others take its a for b and its b for a, and its own
+    network does the same to theirs. So every exchange of two classes in every source is tried; the one that
+    raises recall most is made, and the search goes on (a longer cycle takes several). It must raise the
+    recall of its classes by `least` (0–1) on average, and significantly: one-sided, at `level` shared out
+    among all exchanges. A source that explains the disagreement as well (not worse at the 1% level, by what
+    the remaining sources show) is named too: of two sources, nothing says which one is right.
+    """
+    sources, current = list(dict.fromkeys(a for a, _ in confusions if a != ALL)), ""
+    names = {source: {c: c for c in CLASSES} for source in sources}
+    alike = {source: set(sources) - {source} for source in sources}
+    limit = stats.norm.isf(level / (len(sources) * math.comb(len(CLASSES), 2)))
+    while len(sources) > 1:
+        rises = {s: _rises(confusions, s, [o for o in sources if o != s]) for s in sources}
+        # What counts; the source that is being renamed first, so that its cycles are not shared out.
+        worth = {s: rise * (rise > np.maximum(least, limit * error)) for s, (rise, error) in rises.items()}
+        current = max(sources, key=lambda s: (s == current and worth[s].any(), worth[s].max()))
+        if not worth[current].any():
+            break
+        place = np.unravel_index(worth[current].argmax(), worth[current].shape)
+        a, b = (CLASSES[i] for i in place)
+        for other in sorted(alike[current]):
+            rest = [s for s in sources if s not in (current, other)]
+            (rise, error), (same, noise) = (_rises(confusions, s, rest) for s in (current, other))
+            alike[current] -= {other} if (rise - same > 2.33 * np.hypot(error, noise))[place] else set()
+        confusions = exchanged_confusions(confusions, current, a, b)
+        names[current] = {name: {a: b, b: a}.get(c, c) for name, c in names[current].items()}
+    moved = {s: {name: c for name, c in names[s].items() if name != c} for s in sources}
+    named = {s: renaming for s, renaming in moved.items() if renaming}
+    back = {o: {c: name for name, c in moved[s].items()} for s in named for o in alike[s]}
+    return back | named
+
+
+def _rises(confusions: Confusions, source: str, others: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean rise of two classes' recall between a source and others if it exchanges them, and its error."""
+    pairs = [ends for other in others for ends in ((other, source), (source, other))]
+    tested = np.reshape([confusions[ends] for ends in pairs], (-1, len(CLASSES), len(CLASSES)))
+    # One more image spread over the classes: few images are no certainty.
+    n = tested.sum(2, keepdims=True) + 1
+    shares = (tested + 1 / len(CLASSES)) / n
+    own = np.diagonal(shares, axis1=1, axis2=2)[:, :, None]
+    rise, variance = (shares - own).sum(0), ((shares + own - (shares - own) ** 2) / n).sum(0)
+    rows = max(2 * len(pairs), 1)
+    return (rise + rise.T) / rows, np.sqrt(variance + variance.T) / rows
+
+
+def exchanged_confusions(confusions: Confusions, source: str, a: str, b: str) -> Confusions:
+    """The confusions if one source had exchanged the names of two classes, without training.
+
+    The networks of the others, and what they predict, stay the same; the labels that judge them change. The
+    source's own network is what training gives from a start with these two outputs exchanged, which is as
+    likely as the start it had. The network of all sources is left out.
+    """
+    same = np.arange(len(CLASSES))
+    order = np.array([CLASSES.index({a: b, b: a}.get(c, c)) for c in CLASSES])
+    return {
+        (trained, tested): c[order if tested == source else same][:, order if trained == source else same]
+        for (trained, tested), c in confusions.items()
+        if trained != ALL
+    }
+
+
+def sensitivity(confusions: Confusions) -> dict[str, dict[str, Any]]:
+    """By source: how many of the 15 exchanges of two classes would be `named`, and which `missed`."""
+    sources, pairs, counts = (
+        list(dict.fromkeys(a for a, _ in confusions if a != ALL)),
+        list(itertools.combinations(CLASSES, 2)),
+        {},
+    )
+    for source in sources if len(sources) > 1 else []:
+        broken = {pair: exchanged_confusions(confusions, source, *pair) for pair in pairs}
+        missed = [[a, b] for a, b in pairs if swapped_classes(broken[a, b]).get(source) != {a: b, b: a}]
+        counts[source] = {"named": len(pairs) - len(missed), "of": len(pairs), "missed": missed}
+    return counts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the checks, print and write them; 1 if one failed."""
+    parser = argparse.ArgumentParser(prog="python -m reading_faces.study.checks", description=__doc__)
+    parser.add_argument("--profile", choices=["demo", "full"], default="full")
+    parser.add_argument("--epochs", type=int, default=4, help="of each training")
+    options, start = parser.parse_args(arguments), time.perf_counter()
+    space = workspace(options.profile)
+    faces, (settings, recipe) = space.faces(), recipe_for("emonet", space.profile)
+    recipe, build = dataclasses.replace(recipe, epochs=options.epochs), partial(models.EmoNet, **settings)
+    chance = {s: float(np.bincount(part.labels).max() / len(part)) for s, part in by_source(faces).items()}
+    statistics, counts = image_statistics(faces), faces.counts()
+    confusions = source_confusions(build, faces, recipe)
+    checks = [
+        lighting(statistics),
+        framing(mean_faces(faces)),
+        balance(counts),
+        overfit_small_batch(build, faces, recipe),
+        shuffled_labels(build, faces, recipe),
+        above_chance(confusions, chance),
+        same_codes(confusions),
+    ]
+    matrix: dict[str, Any] = {"tested_on": list(chance), "chance": list(chance.values()), "confusions": {}}
+    for (trained_on, tested_on), confusion in confusions.items():
+        matrix["confusions"].setdefault(trained_on, {})[tested_on] = confusion.tolist()
+    quantiles: dict[str, Any] = {source: {} for source in chance}
+    for (source, name), values in statistics.set_index("source").stack().groupby(level=[0, 1]):
+        quantiles[source][name] = {"images": len(values), "quantiles": values.quantile(LEVELS).tolist()}
+    report = {
+        "name": "emonet-checks",
+        "profile": space.profile,
+        "wall_seconds": round(time.perf_counter() - start, 1),
+        "model": {"options": settings, "parameters": sum(p.numel() for p in build().parameters())},
+        "data": {"faceset": sha256(faces.path / "manifest.json")},
+        "recipe": recipe.as_dict(),
+        "checks": [check._asdict() for check in checks],
+        "matrix": matrix,
+        "sensitivity": sensitivity(confusions),
+        "statistics": quantiles,
+        "balance": {s: {p: counts[s][p][list(CLASSES)].to_dict() for p in counts[s]} for s in chance},
+    }
+    write_report(space.results / "checks" / "emonet-checks.json", report)
+    print(pd.DataFrame(checks).to_string(index=False))
+    return int(not all(check.passed for check in checks))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
