@@ -8,10 +8,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from reading_faces.report.scores import RESULTS
-from reading_faces.study import checks
-from reading_faces.study.checks import ALL, ALONE, swapped_classes
-from reading_faces.study.store import read_report
 from scipy import ndimage
 from torch import nn
 
@@ -22,6 +18,10 @@ from fer_utils.emotions import CLASSES
 from fer_utils.experiment import workspace
 from fer_utils.models import EasyNet
 from fer_utils.training import Recipe
+from reading_faces.report.scores import RESULTS
+from reading_faces.study import checks
+from reading_faces.study.checks import ALL, ALONE, swapped_classes
+from reading_faces.study.store import read_report
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05, label_smoothing=0.0, augment=None)
 BUILD = partial(EasyNet, widths=(4, 8, 8), hidden=16, dropout=0.0)
@@ -244,7 +244,7 @@ def test_shuffled_labels_teach_nothing_unless_there_is_a_leak(toy_faces, monkeyp
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """Three sources of drawn faces, with their mean faces and statistics."""
-    emotions = np.repeat(CLASSES, 60)
+    emotions = np.repeat(CLASSES, 24)
     table = pd.DataFrame({"emotion": emotions, "subject": None, "split": "train"})
     sources = [
         FaceSource(
@@ -344,6 +344,7 @@ def test_the_file_holds_what_the_checks_measured_and_no_face(
     monkeypatch.setenv("FER_BUILD", str(tmp_path))
     space = workspace("demo")
     monkeypatch.setattr(type(space), "faces", lambda self: faces)
+    monkeypatch.setattr(checks, "source_confusions", partial(checks.source_confusions, steps=20))
     monkeypatch.setattr(checks, "recipe_for", lambda *_: ({"width": 0.04, "dropout": 0.1}, RECIPE))
     code = checks.main(["--profile", "demo", "--epochs", "1"])
     report = read_report(space.results / "checks" / "emonet-checks.json")

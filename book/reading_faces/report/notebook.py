@@ -24,8 +24,6 @@ from fer_utils.soft import CROSSED
 from fer_utils.training import Recipe
 from fer_utils.workspace import Profile, Workspace, project_root, workspace
 from reading_faces.report import plots
-from reading_faces.study import checked
-from reading_faces.study.checks import Check, Proof
 from reading_faces.study.stats import mean_score
 
 NOT_YET = "not run yet"
@@ -125,129 +123,6 @@ def detections(
             frames += [source.images[i] for i in np.linspace(0, len(source) - 1, per_source).astype(int)]
     boxes = [next(iter(detector.boxes(frame)), None) for frame in frames]
     return frames, boxes, [face_image(frame, detector)[0] for frame in frames]
-
-
-def verdicts(outcomes: list[Check]) -> pd.DataFrame:
-    """The outcomes of checks as a table: measured, asked for, verdict."""
-    rows = [
-        {"check": o.name, "measured": o.value, "asked for": o.threshold, "verdict": o.verdict}
-        for o in outcomes
-    ]
-    return pd.DataFrame(rows).set_index("check")
-
-
-def proofs_table(proofs: list[Proof]) -> pd.DataFrame:
-    """Swaps that were made on purpose, and what the comparison of sources said."""
-    rows = [
-        {"damaged": p.source, "exchanged": " and ".join(p.classes), "named": p.said, "verdict": p.verdict,
-         "at home": "–" if p.home is None else percent(p.home)}
-        for p in proofs
-    ]  # fmt: skip
-    return pd.DataFrame(rows or [{"damaged": "nothing", "exchanged": "–"}]).set_index("damaged")
-
-
-def sensitivity_table(noticed: dict[str, dict[tuple[str, str], bool]]) -> pd.DataFrame:
-    """What `checks.sensitivity` gives: by source, how many swaps would be named, and which would not."""
-    rows = {
-        source: {
-            "swaps": len(pairs),
-            "named": sum(pairs.values()),
-            "not named": ", ".join(f"{a} and {b}" for (a, b), named in pairs.items() if not named) or "–",
-        }
-        for source, pairs in noticed.items()
-    }
-    if not rows:
-        return pd.DataFrame({"swaps": ["one source only, so there is nothing to compare"]}, ["–"])
-    return pd.DataFrame(rows).T.rename_axis("damaged")
-
-
-def balance_table(counts: pd.DataFrame, *, by_split: bool = False) -> pd.DataFrame:
-    """Shares of the classes in each source side by side, and how many images they are shares of.
-
-    Args:
-        counts: of the form of `FaceSet.counts`.
-        by_split: a column a source and split, instead of one a source.
-    """
-    table = counts.loc[list(CLASSES)]
-    if not by_split:
-        table = table.T.groupby(level=0, sort=False).sum().T
-    shares = (100 * table / table.sum()).map("{:.1f} %".format)
-    shares.loc["images"] = table.sum().map("{:,}".format)
-    return shares.rename_axis(index="class")
-
-
-def full_checks(name: str = checked.NAME) -> list[dict[str, Any]]:
-    """What `fer check` left for the book, as a list of one; empty before the full run."""
-    path = workspace("full").results / checked.FOLDER / f"{name}.json"
-    return [checked.read(path)] if path.exists() else []
-
-
-def checked_verdicts(found: list[dict[str, Any]]) -> pd.DataFrame:
-    """The verdicts of `fer check`."""
-    if not found:
-        return pd.DataFrame([{"check": NOT_YET, "": ""}]).set_index("check")
-    return verdicts([Check(**outcome) for outcome in found[0]["checks"]])
-
-
-def checked_balance(found: list[dict[str, Any]]) -> pd.DataFrame:
-    """Shares of the classes by source and split, as `fer check` counted them."""
-    if not found:
-        return pd.DataFrame([{"class": NOT_YET, "": ""}]).set_index("class")
-    return balance_table(checked.counts(found[0]), by_split=True)
-
-
-def checked_matrix(found: list[dict[str, Any]]) -> pd.DataFrame:
-    """Accuracies by source trained on (rows) and tested on (columns), with intervals, and chance below."""
-    if not found:
-        return pd.DataFrame([{"trained on": NOT_YET, "": ""}]).set_index("trained on")
-    matrix = found[0]["matrix"]
-    cells = [
-        [f"{percent(a)} ({100 * low:.1f} to {100 * high:.1f} %)" for a, (low, high) in zip(*row, strict=True)]
-        for row in zip(matrix["accuracy"], matrix["intervals"], strict=True)
-    ]
-    columns = [f"tested on {source}" for source in matrix["tested_on"]]
-    table = pd.DataFrame(cells, matrix["trained_on"], columns)
-    table.loc["(largest class)"] = [percent(share) for share in matrix["chance"]]
-    return table.rename_axis("trained on")
-
-
-def statistics_figure(result: dict[str, Any]) -> Figure:
-    """Brightness, contrast and sharpness by source, from the quantiles that `fer check` left."""
-    return plots.statistics_by_source(checked.statistics(result))
-
-
-def checked_facts(found: list[dict[str, Any]]) -> dict[str, str]:
-    """How `fer check` was run and what it said, for the prose of chapter 2, by glue name."""
-    names = ("how", "passed", "proof")
-    if not found:
-        return {f"checks-{name}": NOT_YET for name in names}
-    result = found[0]
-    recipe, sources = result["recipe"], result["matrix"]["tested_on"]
-    outcomes = [Check(**outcome) for outcome in result["checks"]]
-    by_verdict = {
-        v: [o.name for o in outcomes if o.verdict == v] for v in ("passed", "FAILED", "not compared")
-    }
-    made = len(outcomes) - len(by_verdict["not compared"])
-    values = (
-        f"Run on {result['date']} with revision {result['revision']}: EmoNet of "
-        f"{result['model']['parameters']:,} parameters, epochs a training: {recipe['epochs']}; "
-        f"{result['wall_seconds'] / 3600:.1f} hours on {result['processor']}, threads: {result['threads']}.",
-        f"{len(by_verdict['passed'])} of {made} checks passed"
-        + "".join(
-            f"; {v.lower()}: {', '.join(by_verdict[v])}" for v in ("FAILED", "not compared") if by_verdict[v]
-        ),
-        _proof_in_words(result, sources),
-    )
-    return {f"checks-{name}": value for name, value in zip(names, values, strict=True)}
-
-
-def _proof_in_words(result: dict[str, Any], sources: list[str]) -> str:
-    if len(sources) == 1:
-        return f"there was one source only ({sources[0]}), so there was nothing to compare"
-    told = [f"{s['named']} of {s['of']} in {name}" for name, s in result["sensitivity"].items()]
-    tried = [swap["named"] for swap in result["swaps"]]
-    trained = f"; of {len(tried)} that were trained, {sum(tried)}" if tried else ""
-    return f"of all exchanges of two classes, {', '.join(told)} would be named{trained}"
 
 
 def scores_table(scores: dict[str, dict[str, Any]]) -> pd.DataFrame:
