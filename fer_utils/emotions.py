@@ -18,41 +18,25 @@ EMOTIONS: tuple[str, ...] = (*CLASSES, "disgust", "contempt")
 DisgustRule = Literal["drop", "angry"]
 
 
-def _codes(*names: str) -> Mapping[int, str]:
-    return MappingProxyType(dict(enumerate(names)))
+def _codes(*names: str, first: int = 0) -> Mapping[int, str]:
+    return MappingProxyType(dict(enumerate(names, first)))
 
 
-# Numeric codes as the data sets' own documentation gives them.
+# Codes as the data sets' own documentation gives them.
 FER2013 = _codes("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 CKPLUS = _codes("neutral", "angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
 CKPLUS_CSV = _codes("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
 AFFECTNET = _codes("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
-RAFDB = MappingProxyType(
-    {1: "surprise", 2: "fear", 3: "disgust", 4: "happy", 5: "sad", 6: "angry", 7: "neutral"}
-)
+RAFDB = _codes("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral", first=1)
 JAFFE = MappingProxyType(
-    {
-        "AN": "angry",
-        "DI": "disgust",
-        "FE": "fear",
-        "HA": "happy",
-        "NE": "neutral",
-        "SA": "sad",
-        "SU": "surprise",
-    }
+    dict(AN="angry", DI="disgust", FE="fear", HA="happy", NE="neutral", SA="sad", SU="surprise")
 )
 
 # Names of class folders, as the originals and their repacks spell them.
 FOLDER_NAMES = MappingProxyType(
     {name: name for name in EMOTIONS}
-    | {
-        "anger": "angry",
-        "disgusted": "disgust",
-        "fearful": "fear",
-        "happiness": "happy",
-        "sadness": "sad",
-        "surprised": "surprise",
-    }
+    | dict(anger="angry", disgusted="disgust", fearful="fear", happiness="happy", sadness="sad")
+    | dict(surprised="surprise")
 )
 
 
@@ -66,9 +50,6 @@ def to_labels(emotions: Iterable[str], disgust: DisgustRule = "drop") -> np.ndar
 
     Returns:
         int64 array, one entry an emotion, values −1 to 5.
-
-    Raises:
-        KeyError: a name that is not in `EMOTIONS`.
     """
     table = {name: i for i, name in enumerate(CLASSES)} | {"contempt": -1}
     table["disgust"] = table["angry"] if disgust == "angry" else -1

@@ -1,4 +1,4 @@
-"""The errors that a reader of the book can meet and mend."""
+"""The error that a reader of the book can meet and mend."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class DataError(ValueError):
 
     Args:
         problem: what is wrong, in one sentence without a full stop.
-        file: the file or folder it was found in.
-        row: the row, counted as a text editor counts lines (the header is line 1), or none.
+        file: the file or folder.
+        row: the line, as a text editor counts them (the header is line 1).
         remedy: what the reader can do about it, in one sentence without a full stop.
     """
 
@@ -26,3 +26,8 @@ class DataError(ValueError):
         self.problem, self.file, self.row, self.remedy = problem, file, row, remedy
         place = "" if file is None else f"{file}: " if row is None else f"{file}, line {row}: "
         super().__init__(f"{place}{problem}." + (f" Remedy: {remedy}." if remedy else ""))
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The error for a file or folder that the system does not let us read."""
+    return DataError(f"it cannot be read ({error.strerror})", file=path, remedy="check its permissions")

@@ -5,20 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 
-def atomic_write(path: Path, text: str) -> None:
-    """Write a UTF-8 text file beside its place and rename it, so that nobody sees half of it."""
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to; it takes its place if all went well, and is removed if not."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        yield aside
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, text: str) -> None:
+    """Write a UTF-8 text file, so that nobody ever sees half of it."""
+    with atomic_path(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -28,13 +37,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as Parquet, whole or not at all, like `atomic_write`."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    """Write a table as Parquet like `atomic_write`."""
+    with atomic_path(path) as aside:
         table.to_parquet(aside, index=False)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -6,85 +6,47 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_utils.datasets.base import FaceSource, ImageFiles, Reader
-from fer_utils.datasets.layouts import below, contents, face_table, images_in, named_folders, subfolders, walk
+from fer_utils.datasets.base import MEND, FaceSource, ImageFiles, Reader, decode, face_table
 from fer_utils.emotions import AFFECTNET
 from fer_utils.errors import DataError
 
 SPLITS = {"train_set": "train", "val_set": "validation"}
-REMEDY = "unpack train_set/ and val_set/ there, each with images/ and annotations/"
+END = "_exp.npy"
 
 
-def find(root: Path) -> Path | None:
-    """The folder below the root that holds train_set or val_set, or else one called AffectNet."""
-    for folder in walk(root):
-        if any(f.name.lower() in SPLITS for f in folder.folders):
-            return folder.path
-    return next(iter(named_folders(root, "affectnet.*")), None)
+def find(files: list[Path], root: Path) -> list[Path]:
+    """The folders that hold train_set/annotations or val_set/annotations."""
+    labels = [file for file in files if file.name.endswith(END) and file.parents[1].name.lower() in SPLITS]
+    return list(dict.fromkeys(file.parents[2] for file in labels))
 
 
-def read(path: Path, root: Path) -> FaceSource:
-    """Read `train_set` and `val_set`: `images/N.jpg` with `annotations/N_exp.npy`.
-
-    Raises:
-        DataError: a folder, or an image that is annotated, is missing; a damaged annotation; a wrong code.
-    """
-    parts = [p for p in subfolders(path) if p.name.lower() in SPLITS]
-    if not parts:
-        raise DataError("the folder holds neither train_set nor val_set", file=path, remedy=REMEDY)
-    images: list[Path] = []
-    labels: list[Path] = []
-    splits: list[str] = []
-    notes = []
-    for part in parts:
-        for name in ("images", "annotations"):
-            if not (part / name).is_dir():
-                raise DataError(f"the folder {name} is missing", file=part, remedy=REMEDY)
-        present = {image.stem: image for image in images_in(part / "images")}
-        files = [p for p in contents(part / "annotations").files if p.name.endswith("_exp.npy")]
-        if not files:
-            raise DataError("there are no annotations N_exp.npy", file=part / "annotations", remedy=REMEDY)
-        for file in files:
-            stem = file.name.removesuffix("_exp.npy")
-            if stem not in present:
-                raise DataError(
-                    f"its image {stem}.jpg is missing in {below(part / 'images', root)}",
-                    file=file,
-                    remedy="unpack the images again, or delete this file to go on without the image",
-                )
-            images.append(present[stem])
-        labels += files
-        splits += [SPLITS[part.name.lower()]] * len(files)
-        if without := len(present) - len(files):
-            notes.append(f"{without:,} images in {part.name} have no annotation and were left out")
-    table = face_table(
-        [_emotion(file) for file in labels], [below(image, root) for image in images], splits=splits
-    )
-    files_read = (*images, *labels)
-    return FaceSource(
-        "affectnet", "images and annotations", table, ImageFiles(images), True, files_read, tuple(notes)
-    )
+def read(path: Path, files: list[Path], root: Path) -> FaceSource:
+    """Read `train_set` and `val_set`: `images/N.jpg` with `annotations/N_exp.npy`."""
+    inside = [file for file in files if file.is_relative_to(path) and len(file.relative_to(path).parts) == 3]
+    present = {file.relative_to(path) for file in inside}
+    labels = [file for file in inside if file.name.endswith(END) and file.parents[1].name.lower() in SPLITS]
+    images, splits = [], [SPLITS[file.parents[1].name.lower()] for file in labels]
+    for file in labels:
+        image = file.parents[1] / "images" / f"{file.name.removesuffix(END)}.jpg"
+        if image.relative_to(path) not in present:
+            raise DataError(f"its image images/{image.name} is missing", file=file, remedy=MEND)
+        images.append(image)
+    without = sum(file.parent.name == "images" for file in inside) - len(images)
+    notes = (f"{without:,} images have no annotation and were left out",) if without else ()
+    table = face_table([_emotion(file) for file in labels], images, root, splits=splits)
+    every = (*images, *labels)
+    return FaceSource("affectnet", "images and annotations", table, ImageFiles(images), True, every, notes)
 
 
 def _emotion(file: Path) -> str:
-    remedy = "unpack the annotations again, or delete this file to go on without the image"
     try:
         value = np.asarray(np.load(file, allow_pickle=False))
     except Exception as error:  # NumPy's parser of headers lets errors of many kinds out
-        raise DataError(f"the annotation cannot be read ({error})", file=file, remedy=remedy) from error
-    text = str(value.item()).strip() if value.size == 1 else f"an array of {value.size}"
-    if text not in map(str, AFFECTNET):
-        known = ", ".join(f"{c} {n}" for c, n in AFFECTNET.items())
-        raise DataError(f"the annotation is {text[:24]!r}, expected one of {known}", file=file, remedy=remedy)
-    return AFFECTNET[int(text)]
+        raise DataError(f"the annotation cannot be read ({error})", file=file, remedy=MEND) from error
+    return decode(str(value.item()).strip() if value.size == 1 else f"array of {value.size}", AFFECTNET, file)
 
 
-READER = Reader(
-    name="affectnet",
-    title="AffectNet",
-    find=find,
-    read=read,
-    licence="non-commercial research, on request by a principal investigator; no redistribution",
-    homepage="http://mohammadmahoor.com/affectnet/",
-    how_to_get="Ask its authors as its page says, and unpack train_set/ and val_set/ into AffectNet/",
-)
+LICENCE = "non-commercial research, on request by a principal investigator; no redistribution"
+HOMEPAGE = "http://mohammadmahoor.com/affectnet/"
+HOW_TO_GET = "Ask its authors as its page says, and unpack train_set/ and val_set/ into AffectNet/"
+READER = Reader("affectnet", "AffectNet", find, read, LICENCE, HOMEPAGE, HOW_TO_GET)

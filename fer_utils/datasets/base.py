@@ -2,56 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from fer_utils.emotions import EMOTIONS
-from fer_utils.errors import DataError
+from fer_utils.emotions import FOLDER_NAMES
+from fer_utils.errors import DataError, unreadable
 
 COLUMNS = ("emotion", "subject", "split", "origin")
 SPLITS = ("train", "validation", "test")
-
-
-class Images(Protocol):
-    """Anything that gives a grey image, uint8 of shape (H, W) and values 0–255, for a row number."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, i: int, /) -> np.ndarray: ...
-
-
-class ImageFiles:
-    """Image files decoded only when asked for, so that memory stays bounded."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = list(paths)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int, /) -> np.ndarray:
-        return read_grey(self.paths[i])
+HELD_OUT = 8  # one in so many training images of a class is about the size of PublicTest
+MEND = "download it again, or mend or delete what is wrong"
 
 
 def read_grey(path: Path, *, upright: bool = False) -> np.ndarray:
-    """Decode an image file to grey.
+    """Decode an image file to grey, uint8 (H, W), 0–255; colour by ITU-R 601-2 luma (Pillow's ``L``).
 
-    Args:
-        path: the file.
-        upright: turn it as its EXIF note on orientation says, as phones leave it to the viewer to do.
-
-    Returns:
-        uint8 array (H, W), values 0–255; colour is converted with ITU-R 601-2 luma (Pillow's mode ``L``).
+    With `upright`, turn it as its EXIF note on orientation says, which phones leave to the viewer.
 
     Raises:
         DataError: the file is missing, truncated or not an image, or has more than 8 bits a pixel.
     """
-    remedy = "replace the file with an intact copy, or delete it to go on without it"
     try:
         with Image.open(path) as image:
             deep = image.mode.startswith(("I", "F"))
@@ -61,31 +37,48 @@ def read_grey(path: Path, *, upright: bool = False) -> np.ndarray:
     except PermissionError as error:
         raise unreadable(path, error) from error
     except Exception as error:  # on damaged files, Pillow's decoders raise whatever their parsers meet
-        raise DataError(f"the image cannot be decoded ({error})", file=path, remedy=remedy) from error
+        raise DataError(f"the image cannot be decoded ({error})", file=path, remedy=MEND) from error
     if deep:  # Pillow would cut the values off at 255
         raise DataError("the image has more than 8 bits a pixel", file=path, remedy="convert it to 8 bits")
     return grey
 
 
-def unreadable(path: Path, error: OSError) -> DataError:
-    """The error for a file or folder that the system does not let us read."""
-    return DataError(f"it cannot be read ({error.strerror})", file=path, remedy="check its permissions")
+@dataclass(frozen=True)
+class ImageFiles:
+    """Grey images, uint8 (H, W), decoded only when asked for, so that memory stays bounded.
+
+    `boxes`, (top, left, right, bottom) in pixels, are given where a face is to be cut out of each.
+    """
+
+    paths: Sequence[Path]
+    boxes: Sequence[tuple[int, int, int, int]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int, /) -> np.ndarray:
+        image = read_grey(self.paths[i])
+        if self.boxes is not None:
+            top, left, right, bottom = self.boxes[i]
+            image = image[max(top, 0) : bottom, max(left, 0) : right]
+            if not image.size:
+                problem = f"the box of the face (top {top}, left {left}) lies outside the photo"
+                raise DataError(problem, file=self.paths[i], remedy=MEND)
+        return image
 
 
 @dataclass(frozen=True)
 class FaceSource:
-    """The faces of one data set, as its reader found them.
+    """The faces of one data set, as its reader made them out.
 
     Attributes:
         name: short name, e.g. ``"fer2013"``; the `source` column of the merged set.
-        layout: which on-disk layout was found, in words.
-        table: one row an image: `emotion` (a name out of `EMOTIONS`), `subject` (string, or missing where
-            the data set names none), `split` (``"train"``, ``"validation"``, ``"test"``, or missing where
-            the data set has no official split), `origin` (path below the data root, with ``:line`` for rows
-            of a CSV).
+        layout: which on-disk layout it is, in words.
+        table: one row an image: `emotion` (out of `EMOTIONS`), `subject` and `split` (strings, missing where
+            the data set names none), `origin` (path below the data root, ``:line`` for rows of a file).
         images: the grey images, in the order of `table`.
         cropped: true where the images are face crops already; false where a face must be detected.
-        files: the files that the table was read from, for checksums.
+        files: all files that were read, for checksums.
         notes: what the reader should know, e.g. how many sequences had no label.
         own_splits: false where a split is not that of the data set's owners, though they have published one,
             so that scores on it must not be compared with others'.
@@ -94,43 +87,79 @@ class FaceSource:
     name: str
     layout: str
     table: pd.DataFrame
-    images: Images
+    images: np.ndarray | ImageFiles
     cropped: bool
     files: tuple[Path, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     own_splits: bool = True
-
-    def __post_init__(self) -> None:
-        if tuple(self.table.columns) != COLUMNS:
-            raise ValueError(f"{self.name}: columns {tuple(self.table.columns)}, expected {COLUMNS}")
-        if len(self.table) != len(self.images):
-            raise ValueError(f"{self.name}: {len(self.table)} rows, {len(self.images)} images")
-        unknown = set(self.table["emotion"]) - set(EMOTIONS)
-        if unknown:
-            raise ValueError(f"{self.name}: unknown emotions {sorted(unknown)}")
 
     def __len__(self) -> int:
         return len(self.table)
 
 
+def face_table(
+    emotions: Sequence[str],
+    origins: Sequence[str | Path],
+    root: Path,
+    subjects: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """The table of a `FaceSource`; `origins` are paths, or what stands for them, below the root."""
+    where = [o if isinstance(o, str) else o.relative_to(root).as_posix() for o in origins]
+    values = {"emotion": emotions, "subject": subjects, "split": splits, "origin": where}
+    return pd.DataFrame(values, columns=COLUMNS, dtype=object)
+
+
 @dataclass(frozen=True)
 class Reader:
-    """One data set that the book can read: how to find it, how to read it, where to get it.
+    """One data set that the book can read, and where to get it.
 
-    Attributes:
-        name: short name, e.g. ``"ckplus"``.
-        title: the data set's own name.
-        find: gives the path of the data set below a root folder (file or folder), or none if it is absent.
-        read: reads what `find` gave. The second argument is the root, for the `origin` column.
-        licence: one line on what may be done with it.
-        homepage: where it comes from.
-        how_to_get: one or two sentences: whom to ask, what to download, where to put it.
+    `find(files, root)` gives every form of it among the files below a root, the best first: a file or a
+    folder. `read(form, files, root)` reads one, or raises a `DataError` that names what is wrong.
     """
 
     name: str
     title: str
-    find: Callable[[Path], Path | None]
-    read: Callable[[Path, Path], FaceSource]
+    find: Callable[[list[Path], Path], list[Path]]
+    read: Callable[[Path, list[Path], Path], FaceSource]
     licence: str
     homepage: str
     how_to_get: str
+
+    def load(self, files: list[Path], root: Path) -> FaceSource | None:
+        """Read the best form of the data set and note the others; none if it is absent."""
+        best, *others = self.find(files, root) or [None]
+        if best is None:
+            return None
+        source = self.read(best, files, root)
+        if others:
+            note = f"also there and not read: {', '.join(o.relative_to(root).as_posix() for o in others)}"
+            source = dataclasses.replace(source, notes=(*source.notes, note))
+        return source
+
+
+def decode(text: str, codes: Mapping[int, str], file: Path, row: int | None = None) -> str:
+    """The emotion that a code stands for, or a `DataError` that lists the known codes."""
+    if text not in map(str, codes):
+        known = ", ".join(f"{code} {name}" for code, name in codes.items())
+        problem = f"the emotion code {text[:24]!r} is unknown; known are {known}"
+        raise DataError(problem, file=file, row=row, remedy=MEND)
+    return codes[int(text)]
+
+
+def class_of_folder(image: Path) -> str:
+    """The emotion that the folder of an image is named after, or a `DataError`."""
+    if image.parent.name.lower() not in FOLDER_NAMES:
+        problem = f"the class folder's name is unknown; known are {', '.join(FOLDER_NAMES)}"
+        raise DataError(problem, file=image.parent, remedy="rename the folder, or take it away")
+    return FOLDER_NAMES[image.parent.name.lower()]
+
+
+def hold_out(table: pd.DataFrame) -> str:
+    """Give every eighth training image of a class to validation, in place; gives a note on that."""
+    train = table[table["split"] == "train"]
+    table.loc[train.index[train.groupby("emotion").cumcount() % HELD_OUT == HELD_OUT - 1], "split"] = SPLITS[
+        1
+    ]
+    count = (table["split"] == SPLITS[1]).sum()
+    return f"{count:,} training images, every eighth of a class, are the validation split"

@@ -1,195 +1,175 @@
-"""FER2013: 35,887 grey faces of 48×48, found by web search (Goodfellow et al., 2013, arXiv:1307.0414).
+"""FER2013: 35,887 grey faces of 48×48, collected by web search (Goodfellow et al., 2013, arXiv:1307.0414).
 
 Its official splits: Usage Training = train, PublicTest = validation, PrivateTest = test.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from contextlib import suppress
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
-from PIL import Image
+import numpy as np
 
-from fer_utils.datasets.base import SPLITS, FaceSource, ImageFiles, Reader
-from fer_utils.datasets.layouts import (
-    SPLIT_OF_USAGE,
-    Folder,
-    below,
-    class_folders,
-    face_table,
-    find_tables,
-    hold_out,
-    named_folders,
-    read_pixel_csv,
-    subfolders,
-    unwrapped,
-    walk,
-)
-from fer_utils.datasets.pixels import read_header
-from fer_utils.emotions import CLASSES, FER2013, FOLDER_NAMES
+from fer_utils.datasets import base
+from fer_utils.datasets.base import MEND, FaceSource, ImageFiles, face_table
+from fer_utils.datasets.discover import Table, images_in, open_csv, tables_in
+from fer_utils.emotions import FER2013, FOLDER_NAMES
 from fer_utils.errors import DataError
 
-REMEDY = "put fer2013.csv, icml_face_data.csv, or train/ and test/ with a folder for each class there"
-SIZE = (48, 48)
+SIZE = 48
+FORMS = ("fer2013", "icml_face_data", "class folders", "train", "test")  # the best first
+SPLIT_OF_USAGE: Mapping[str, str] = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 SPLIT_OF_FOLDER = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "publictest": "validation",
-    "test": "test",
-    "privatetest": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "publictest"), "validation"),
+    **dict.fromkeys(("test", "privatetest"), "test"),
 }
-# Folders of the same form that belong to other data sets.
-OTHERS = re.compile(r"affect|raf|expw|jaffe|ck|cohn")
-# Which layout is the best, if there are several; a damaged archive only where nothing else is.
-OFFICIAL, ICML, FOLDERS, TRAIN, TEST, DAMAGED, EMPTY = range(7)
-TABLES = {"fer2013": OFFICIAL, "icml_face_data": ICML, "train": TRAIN, "test": TEST}
+OTHERS = re.compile(r"affect|raf|expw|jaffe|ck|cohn")  # folders of the same form, of other data sets
+CHALLENGE = "challenges-in-representation-learning-facial-expression-recognition-challenge"
 
 
-def _candidates(root: Path) -> list[tuple[int, Path]]:
-    """Whatever may be FER2013 below the root, best first, each with its layout."""
-    found: list[tuple[int, Path]] = []
-    for table in find_tables(root):
-        kind = TABLES.get(table.name)
-        if kind is None or (kind in (TRAIN, TEST) and (table.rank == 2 or not _is_ours(table.path, kind))):
-            continue
-        found.append((DAMAGED if table.rank == 2 else kind, table.path))
-    found += [(FOLDERS, folder.path) for folder in walk(root) if _is_tree(folder, root)]
-    if not found:
-        # FER+ may lie in FER2013's folder by itself.
-        homes = {table.path.parent for table in find_tables(root) if table.name == "fer2013new"}
-        found = [(EMPTY, f) for f in named_folders(root, r"fer[-_ ]?2013") if f not in homes]
-    best = sorted(found, key=lambda candidate: candidate[0])
-    return list({path: (kind, path) for kind, path in reversed(best)}.values())[::-1]
+def find(files: list[Path], root: Path) -> list[Path]:
+    """Every form of FER2013; damaged archives last."""
+    tables = [table for table in tables_in(files) if _is_ours(table)]
+    forms = [(9 * (table.rank == 2) + FORMS.index(table.name), table.path) for table in tables]
+    forms += [(2, tree) for file in images_in(files) if (tree := _tree(file, root))]
+    return list(dict.fromkeys(path for _, path in sorted(forms, key=lambda form: form[0])))
 
 
-def _is_ours(path: Path, kind: int) -> bool:
-    """Whether a file with a name as common as train.csv or test.csv is FER2013's, as far as one can tell."""
+def _is_ours(table: Table) -> bool:
+    """Whether a CSV is FER2013's: train.csv and test.csv are common names, so that their header tells."""
+    if table.name not in ("train", "test"):
+        return table.name in FORMS
     try:
-        names = read_header(path)
+        with open_csv(table.path) as file:
+            return "pixels" in _header(file)
     except DataError:
-        return True
-    return not names or (names == ["pixels"] if kind == TEST else bool({"emotion", "pixels"} & set(names)))
-
-
-def _is_tree(folder: Folder, root: Path) -> bool:
-    above = [part.lower() for part in folder.path.relative_to(root).parts]
-    if any(OTHERS.match(part) for part in above) or (above and above[-1] in SPLIT_OF_FOLDER):
         return False
-    return any(f.name.lower() in FOLDER_NAMES for part in _parts(folder.folders) for f in subfolders(part))
 
 
-def _parts(folders: list[Path]) -> list[Path]:
-    return [unwrapped(f) for f in folders if f.name.lower() in SPLIT_OF_FOLDER]
+def _tree(file: Path, root: Path) -> Path | None:
+    """The folder with train/ and test/ that an image is in, if it is in train/happy/ or the like."""
+    parts = [part.lower() for part in file.relative_to(root).parts]
+    if not (len(parts) > 2 and parts[-2] in FOLDER_NAMES and parts[-3] in SPLIT_OF_FOLDER):
+        return None
+    nested = parts[-4:-3] == parts[-3:-2]  # some archives nest a folder in itself
+    return None if any(map(OTHERS.match, parts[:-2])) else file.parents[2 + nested]
 
 
-def find(root: Path) -> Path | None:
-    """The best form of FER2013 below the root: fer2013.csv, icml_face_data.csv, class folders, train.csv."""
-    return next((path for _, path in _candidates(root)), None)
+def read(path: Path, files: list[Path], root: Path) -> FaceSource:
+    """Read any form of FER2013."""
+    return _read_tree(path, files, root) if path.is_dir() else read_pixel_csv(path, root, FER2013, "fer2013")
 
 
-def read(path: Path, root: Path) -> FaceSource:
-    """Read any form of FER2013.
+def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) -> FaceSource:
+    """Read a CSV file, plain or packed, with `emotion`, `pixels` of 48×48 and, but for train.csv, `Usage`.
 
     Raises:
-        DataError: a damaged file, an unknown code, class or Usage, no labels, or no images.
+        DataError: with file, line and remedy: a missing column, a wrong number of pixels, a pixel that is not
+            a whole number of 0–255, an unknown code or Usage, a row cut short, or no rows at all.
     """
-    candidates = _candidates(root)
-    kind = next((kind for kind, candidate in candidates if candidate == path), EMPTY)
-    source = _read_folders(path, root) if path.is_dir() else _read_csv(path, root, kind)
-    others = [below(other, root) for other_kind, other in candidates if other != path and other_kind != TEST]
-    unlabelled = [below(other, root) for other_kind, other in candidates if other_kind == TEST]
-    notes = [*source.notes]
-    if absent := [split for split in SPLITS if split not in set(source.table["split"])]:
-        notes.append(f"no images for {' and '.join(absent)}")
-    if others:
-        notes.append(f"also found and not read: {', '.join(others)}")
-    if unlabelled:
-        notes.append(f"not read, since it has no labels: {', '.join(unlabelled)}")
-    return dataclasses.replace(source, notes=tuple(notes))
+    pixels, emotions, splits, origins = bytearray(), [], [], []
+    with open_csv(path) as file:
+        names = _header(file)
+        if missing := [column for column in ("pixels", "emotion") if names.count(column) != 1]:
+            problem = f"there is not one column `{missing[0]}`; the header is {', '.join(names)[:80]!r}"
+            if names == ["pixels"]:
+                problem = "the file has no labels: it is the challenge's test.csv"
+            raise DataError(problem, file=path, row=1, remedy="use the file with emotion, pixels and Usage")
+        for line, row in enumerate(file, 2):
+            if row.isspace():
+                continue
+            values = [value.strip().strip(b'"') for value in row.split(b",")]
+            fields = dict(zip(names, values, strict=False))
+            usage = fields.get("usage", b"Training").decode("utf-8", "replace")
+            if len(values) != len(names) or usage not in SPLIT_OF_USAGE:
+                problem = f"the Usage {usage[:24]!r} is unknown; known are {', '.join(SPLIT_OF_USAGE)}"
+                if len(values) != len(names):
+                    problem = f"the row has {len(values)} fields, the header has {len(names)}"
+                raise DataError(problem, file=path, row=line, remedy=MEND)
+            emotions.append(base.decode(fields["emotion"].decode("utf-8", "replace"), codes, path, line))
+            splits.append(SPLIT_OF_USAGE[usage])
+            origins.append(f"{path.relative_to(root).as_posix()}:{line}")
+            pixels += _pixels(fields["pixels"], path, line)
+    if not emotions:
+        raise DataError("there are no rows below the header", file=path, remedy="download it again")
+    layout = "icml_face_data.csv" if names[-1] == "pixels" else "fer2013.csv"
+    layout, notes = (
+        (layout, ()) if "usage" in names else ("train.csv", ("no images for validation and test",))
+    )
+    images = np.frombuffer(pixels, np.uint8).reshape(-1, SIZE, SIZE)
+    table = face_table(emotions, origins, root, splits=splits)
+    return FaceSource(name, layout, table, images, True, (path,), notes)
 
 
-def _read_csv(path: Path, root: Path, kind: int) -> FaceSource:
-    if kind == TEST:
-        raise DataError(
-            "the file has no labels: it is the challenge's test.csv",
-            file=path,
-            remedy="put fer2013.csv, icml_face_data.csv or train.csv beside it",
-        )
-    layout = {ICML: "icml_face_data.csv", TRAIN: "train.csv"}.get(kind, "fer2013.csv")
-    return read_pixel_csv(path, root, FER2013, name="fer2013", layout=layout, usage_needed=kind != TRAIN)
+def _header(file: IO[bytes]) -> list[str]:
+    """Column names, without the blanks around them and in lower case."""
+    names = file.readline(1 << 16).decode("utf-8-sig", "replace").split(",")
+    return [name.strip(' "\t\r\n').lower() for name in names]
 
 
-def _read_folders(path: Path, root: Path) -> FaceSource:
-    parts = _parts(subfolders(path))
-    if not parts:
-        raise DataError("the folder holds FER2013 in no known layout", file=path, remedy=REMEDY)
-    faces = [
-        (image, emotion, part) for part in parts for image, emotion in class_folders(part, FER2013, REMEDY)
-    ]
-    splits, undivided = [], 0
-    for image, _, part in faces:
-        usage = image.name.partition("_")[0]
-        undivided += usage not in SPLIT_OF_USAGE and part.name.lower() == "test"
-        splits.append(SPLIT_OF_USAGE.get(usage, SPLIT_OF_FOLDER[part.name.lower()]))
-    emotions = [emotion for _, emotion, _ in faces]
-    notes = []
+def _pixels(text: bytes, path: Path, line: int) -> bytes:
+    """The pixels of one row, a byte each."""
+    values = np.zeros(0, np.int64)
+    if not (odd := text.translate(None, b"0123456789 \t")):
+        values = np.fromstring(text, np.int64, sep=" ")  # much faster than Python's own `int`
+    if odd:
+        number, part = next((i, p) for i, p in enumerate(text.split(), 1) if not p.isdigit())
+        problem = f"pixel {number} is {part[:24].decode('utf-8', 'replace')!r}"
+    elif len(values) != SIZE * SIZE:
+        problem = f"the row has {len(values)} pixels, expected {SIZE * SIZE}"
+    elif values.max() > 255:
+        problem = f"pixel {values.argmax() + 1} is {values.max()}"
+    else:
+        return values.astype(np.uint8).tobytes()
+    raise DataError(f"{problem}, expected whole numbers from 0 to 255", file=path, row=line, remedy=MEND)
+
+
+def _read_tree(path: Path, files: list[Path], root: Path) -> FaceSource:
+    images, emotions, splits, undivided = [], [], [], 0
+    for image in images_in(files, path):
+        folder = image.relative_to(path).parts[0].lower()
+        if folder in SPLIT_OF_FOLDER:
+            usage = image.name.partition("_")[0]  # the true split, where the name still carries it
+            undivided += usage not in SPLIT_OF_USAGE and folder == "test"
+            images.append(image)
+            emotions.append(base.class_of_folder(image))
+            splits.append(SPLIT_OF_USAGE.get(usage, SPLIT_OF_FOLDER[folder]))
+    if (shape := base.read_grey(images[0]).shape) != (SIZE, SIZE):
+        problem = f"FER2013's images are of 48 by 48 pixels, and this one is of {shape[1]} by {shape[0]}"
+        remedy = "is it another data set? Put it elsewhere, or below a folder with its name"
+        raise DataError(problem, file=images[0], remedy=remedy)
+    table, notes = face_table(emotions, images, root, splits=splits), ()
     if undivided:
-        notes.append(
+        notes = (
             f"{undivided:,} images in test/ do not say by their names whether they are of the public or the "
-            "private test set (together 7,178 images): all of them are the test split"
+            "private test set (together 7,178 images): all of them are the test split",
         )
         if "validation" not in splits:
-            notes.append(f"so {hold_out(emotions, splits)}")
-    if missing := sorted(set(CLASSES) - set(emotions)):
-        notes.append(f"no images of {', '.join(missing)}")
-    images = [image for image, *_ in faces]
-    _check_size(path, faces)
-    table = face_table(emotions, [below(image, root) for image in images], splits=splits)
-    return FaceSource(
-        "fer2013",
-        "class folders",
-        table,
-        ImageFiles(images),
-        True,
-        tuple(images),
-        tuple(notes),
-        not undivided,
-    )
+            notes += (f"so {base.hold_out(table)}",)
+    faces = ImageFiles(images)
+    return FaceSource("fer2013", "class folders", table, faces, True, tuple(images), notes, not undivided)
 
 
-def _check_size(path: Path, faces: list[tuple[Path, str, Path]]) -> None:
-    """Refuse folders of another data set: the first image of each class and split tells."""
-    first = {(emotion, part): image for image, emotion, part in reversed(faces)}
-    sizes = set()
-    for image in first.values():
-        with suppress(OSError), Image.open(image) as opened:
-            sizes.add(opened.size)
-    if sizes and SIZE not in sizes:
-        width, height = sorted(sizes)[0]
-        raise DataError(
-            f"FER2013's images are 48 by 48 pixels, and these are others ({width} by {height}, say)",
-            file=path,
-            remedy="is this another data set? Put it elsewhere, or below a folder with its name, and FER2013 "
-            "as it was published here",
-        )
+def fetch(root: Path) -> None:
+    """Download FER2013 from its Kaggle challenge into `root/fer2013`, with the user's own credentials."""
+    try:
+        import kagglehub
+
+        download = kagglehub.competition_download(CHALLENGE)
+    except Exception as error:  # kagglehub has errors of its own, and passes those of its HTTP library on
+        remedy = f"pip install kagglehub, put your API token into ~/.kaggle, and accept {HOMEPAGE}/rules"
+        raise DataError(f"Kaggle did not give the data ({error})", remedy=remedy) from error
+    shutil.copytree(download, root / "fer2013", dirs_exist_ok=True)
 
 
-READER = Reader(
-    name="fer2013",
-    title="FER2013",
-    find=find,
-    read=read,
-    licence="for research, under the rules of the Kaggle challenge; the photos were found by web search",
-    homepage=(
-        "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge"
-    ),
-    how_to_get=(
-        "Log in to Kaggle, accept the rules of the challenge, download its data and put fer2013.tar.gz or "
-        "icml_face_data.csv into fer2013/; or let `fer fetch` do it with your Kaggle credentials"
-    ),
+LICENCE = "for research, under the rules of the Kaggle challenge; the photos were found by web search"
+HOMEPAGE = f"https://www.kaggle.com/c/{CHALLENGE}"
+HOW_TO_GET = (
+    "Log in to Kaggle, accept the rules of the challenge, download its data and put fer2013.tar.gz or "
+    "icml_face_data.csv into fer2013/; or let `fer data --fetch` do it with your Kaggle credentials"
 )
+READER = base.Reader("fer2013", "FER2013", find, read, LICENCE, HOMEPAGE, HOW_TO_GET)

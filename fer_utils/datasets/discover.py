@@ -1,0 +1,117 @@
+"""Looking for data sets below one root: files by their names, and CSV files that may be packed."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from fer_utils.errors import DataError, unreadable
+
+IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
+DEPTH = 7  # levels of folders below the root
+
+
+class Table(NamedTuple):
+    """A CSV file: its name in lower case without suffix, where it lies, plain or packed, and its rank.
+
+    The rank is 0 for a plain file, 1 for a packed one, 2 for an archive that is damaged or does not hold
+    exactly one CSV. An archive counts under its own name and under those of the CSVs in it.
+    """
+
+    name: str
+    path: Path
+    rank: int
+
+
+def files_below(root: Path) -> list[Path]:
+    """All files below the root, by level and name, without hidden ones and `__MACOSX`."""
+    files: list[Path] = []
+
+    def stop(error: OSError) -> None:
+        raise unreadable(Path(error.filename), error) from error
+
+    for folder, folders, names in os.walk(root, onerror=stop, followlinks=True) if root.is_dir() else ():
+        path = Path(folder)
+        deep = len(path.relative_to(root).parts) == DEPTH
+        folders[:] = [n for n in folders if not deep and not n.startswith(".") and n != "__MACOSX"]
+        files += [path / name for name in names if not name.startswith(".")]
+    return sorted(files, key=lambda file: (len(file.parts), file))
+
+
+def images_in(files: list[Path], folder: Path | None = None) -> list[Path]:
+    """The image files among some files, of all or of those in or below a folder."""
+    inside = files if folder is None else [file for file in files if file.is_relative_to(folder)]
+    return [file for file in inside if file.suffix.lower() in IMAGES]
+
+
+def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
+    """Lines of a text file that are not blank, stripped, with their numbers from 1; at least one."""
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise DataError("the file is empty", file=path, remedy=remedy)
+    return lines
+
+
+def tables_in(files: list[Path]) -> list[Table]:
+    """The CSV files among some files, plain ones first."""
+    tables = []
+    for path in files:
+        name, names, rank = path.name.lower(), [], 2
+        suffix = next((s for s in (".csv", ".csv.gz", *ARCHIVES) if name.endswith(s)), None)
+        if suffix in ARCHIVES:
+            with suppress(Exception):  # it is damaged, which its reader will say if its name is one of ours
+                names = [Path(inside).stem.lower() for inside in _csvs_inside(path)]
+        if suffix not in ARCHIVES or len(names) == 1:
+            rank = int(suffix != ".csv")
+        if suffix:
+            names.insert(0, name.removesuffix(suffix).removesuffix(".csv"))
+        tables += [Table(each, path, rank) for each in dict.fromkeys(names)]
+    return sorted(tables, key=lambda table: table.rank)
+
+
+def _csvs_inside(path: Path) -> list[str]:
+    if path.suffix.lower() == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    else:
+        with tarfile.open(path) as tar:
+            names = [member.name for member in tar if member.isfile()]
+            while tar.fileobj.read(1 << 20):  # to the end, where gzip keeps its checksum
+                pass
+    # Apple's archiver adds a hidden ._x.csv for each x.csv.
+    return [n for n in names if n.lower().endswith(".csv") and not Path(n).name.startswith("._")]
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[IO[bytes]]:
+    """Open `x.csv`, `x.csv.gz`, or a `.zip` or `.tar.gz` with a single CSV inside, without unpacking it.
+
+    A `DataError` says if it is missing or damaged, also while it is read, or holds no CSV or several.
+    """
+    try:
+        with ExitStack() as stack:
+            if path.name.lower().endswith(ARCHIVES):
+                names, zipped = _csvs_inside(path), path.suffix.lower() == ".zip"
+                if len(names) != 1:
+                    problem = f"the archive should hold one CSV, it holds {', '.join(names) or 'none'}"
+                    raise DataError(problem, file=path, remedy="unpack it and keep the right one")
+                archive = stack.enter_context((zipfile.ZipFile if zipped else tarfile.open)(path))
+                file = archive.open(names[0]) if zipped else archive.extractfile(names[0])
+            else:
+                file = (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb")
+            yield stack.enter_context(file)
+    except DataError:
+        raise
+    except PermissionError as error:
+        raise unreadable(path, error) from error
+    except Exception as error:  # on damaged archives, the unpackers raise whatever their parsers meet
+        problem = f"the file is missing, damaged or incomplete ({error})"
+        raise DataError(problem, file=path, remedy="download it again") from error
