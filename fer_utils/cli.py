@@ -29,17 +29,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from fer_utils.datasets.inventory import inventory, render
+    from fer_utils.datasets.inventory import inventory
 
-    found = inventory(_workspace(options).data)
-    print(render(found))
-    return 1 if found.damaged else 0
+    text, damaged = inventory(_workspace(options).data)
+    print(text)
+    return int(damaged)
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from fer_utils.datasets.fetch import fetch_fer2013
+    from fer_utils.datasets.fer2013 import fetch
 
-    print(f"FER2013 is in {fetch_fer2013(_workspace(options).data)}")
+    fetch(_workspace(options).data)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -357,10 +357,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     faces = _workspace(options).faces()
-    if options.form == "folder":
-        faces.export_folder(Path(options.out))
-    else:
-        faces.export_hf(Path(options.out))
+    faces.export_folder(Path(options.out))
     print(f"{len(faces):,} faces are exported to {options.out}")
 
 
@@ -570,7 +567,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--checkpoint", required=True, help="a published name, or a safetensors file")
 
     sub = command("export", _export, "write the merged faces for other programs")
-    sub.add_argument("form", choices=("folder", "hf"), help="image folder, or Hugging Face data set")
     sub.add_argument("out", metavar="FOLDER")
     return parser
 

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import pytest
 from PIL import Image
 
 from fer_utils.datasets import ferplus
+from fer_utils.datasets.base import FaceSource
+from fer_utils.datasets.discover import files_below
 from fer_utils.emotions import FER2013, JAFFE, RAFDB
 from fer_utils.errors import DataError
 
@@ -154,6 +157,11 @@ def expw_tree(root, photos="image/origin"):
         lines.append(f"photo {i // 2}.jpg {i % 2} {10 + i} {5 + i} 45 50 {30.5 + i} {code}")
     write(root / "label" / "label.lst", "\n".join(lines) + "\n")
     return root
+
+
+def load(module: ModuleType, root: Path) -> FaceSource | None:
+    """What a reader makes of the files below a root."""
+    return module.READER.load(files_below(root), root)
 
 
 def refused(

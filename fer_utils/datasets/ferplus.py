@@ -56,7 +56,7 @@ def read(path: Path, fer2013: FaceSource | None = None) -> pd.DataFrame:
     """
     how = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "skipinitialspace": True}
     with open_csv(path) as file:
-        votes = pd.read_csv(file, encoding="utf-8-sig", encoding_errors="replace", index_col=False, **how)
+        votes = pd.read_csv(file, encoding="utf-8-sig", encoding_errors="replace", **how)
     if list(votes.columns) != list(HEADER):
         problem = f"the header is {', '.join(votes.columns)[:80]!r}, expected {', '.join(HEADER)}"
         raise DataError(problem, file=path, row=1, remedy=REMEDY)

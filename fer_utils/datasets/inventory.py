@@ -37,7 +37,8 @@ def inventory(root: Path | str) -> tuple[str, bool]:
             continue
         sources[name], splits = source, source.table["split"].value_counts()
         counts[reader.title] = source.table["emotion"].value_counts()
-        parts = [f"{source.layout} ({source.table['origin'][0]})", *(f"{splits[s]:,} {s}" for s in SPLITS if s in splits)]
+        where = f"{source.layout} ({source.table['origin'][0]})"
+        parts = [where, *(f"{splits[s]:,} {s}" for s in SPLITS if s in splits)]
         notes += [f"{reader.title}: {note}." for note in (", ".join(parts), *source.notes)]
         damaged += [f"{reader.title}: {error}" for error in _damaged_images(source)]
     try:

@@ -4,7 +4,19 @@ import shutil
 
 import numpy as np
 import pytest
-from layouts import PACKINGS, USAGES, ckplus_tree, csv_bytes, fer2013_csv, noise, pack, refused, save, write
+from layouts import (
+    PACKINGS,
+    USAGES,
+    ckplus_tree,
+    csv_bytes,
+    fer2013_csv,
+    load,
+    noise,
+    pack,
+    refused,
+    save,
+    write,
+)
 from PIL import Image
 
 from fer_utils.datasets import ckplus, fer2013
@@ -14,9 +26,7 @@ FRAME = "cohn-kanade-images/{0}/{1}/{0}_{1}_{2:08d}.png"
 
 
 def read(root):
-    path = ckplus.find(root)
-    assert path is not None
-    return ckplus.read(path, root)
+    return load(ckplus, root)
 
 
 def taken(source):
@@ -27,25 +37,18 @@ def taken(source):
     return dict(zip(frames, source.table["emotion"], strict=True))
 
 
-@pytest.mark.parametrize("place", ["", "CK+", "ck/extended-cohn-kanade-images"])
-def test_peak_frames_carry_the_label_and_the_first_frame_is_neutral(tmp_path, place):
+def test_peak_frames_carry_the_label_and_the_first_frame_is_neutral(tmp_path):
     ckplus_tree(
-        tmp_path / place, {"S005/001": (11, 3), "S010/002": (5, 7), "S010/004": (6, None), "S011/001": (4, 2)}
+        tmp_path / "CK+", {"S005/001": (11, 3), "S010/002": (5, 7), "S010/004": (6, None), "S011/001": (4, 2)}
     )
     source = read(tmp_path)
     assert taken(source) == {
         "S005/001/1": "neutral",
-        "S005/001/9": "disgust",
-        "S005/001/10": "disgust",
-        "S005/001/11": "disgust",
+        **dict.fromkeys(("S005/001/9", "S005/001/10", "S005/001/11"), "disgust"),
         "S010/002/1": "neutral",
-        "S010/002/3": "surprise",
-        "S010/002/4": "surprise",
-        "S010/002/5": "surprise",
+        **dict.fromkeys(("S010/002/3", "S010/002/4", "S010/002/5"), "surprise"),
         "S011/001/1": "neutral",
-        "S011/001/2": "contempt",
-        "S011/001/3": "contempt",
-        "S011/001/4": "contempt",
+        **dict.fromkeys(("S011/001/2", "S011/001/3", "S011/001/4"), "contempt"),
     }
     assert source.table["subject"].tolist() == ["S005"] * 4 + ["S010"] * 4 + ["S011"] * 4
     assert source.table["split"].isna().all()
@@ -80,7 +83,6 @@ def test_of_a_short_sequence_no_frame_is_given_twice(tmp_path, frames, expected)
         ("CK+/Images/cohn-kanade-images", "CK+/Labels/Emotion"),
         ("CK+/cohn-kanade-images/cohn-kanade-images", "CK+/Emotion"),
         ("Cohn-Kanade-Images", "emotion"),
-        ("CK+/cohn-kanade-images", "Emotion_labels"),
     ],
 )
 def test_images_and_labels_as_their_archives_unpack(tmp_path, images, labels):
@@ -88,17 +90,8 @@ def test_images_and_labels_as_their_archives_unpack(tmp_path, images, labels):
     for made, place in (("cohn-kanade-images", images), ("Emotion", labels)):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "made" / made).rename(tmp_path / place)
-    assert len(read(tmp_path)) == 4
-
-
-def test_what_systems_leave_in_folders_is_passed_over(tmp_path):
-    ckplus_tree(tmp_path, {"S005/001": (11, 3)})
-    write(tmp_path / "cohn-kanade-images" / ".DS_Store", b"x")
-    write(tmp_path / "cohn-kanade-images" / "S005" / "001" / "._S005_001_00000011.png", b"x")
-    write(tmp_path / "cohn-kanade-images" / "S005" / "001" / "Thumbs.db", b"x")
-    write(tmp_path / "Emotion" / "S005" / "001" / "._S005_001_00000011_emotion.txt", b"x")
-    write(tmp_path / "Emotion" / "ReadMe.txt", b"x")
-    write(tmp_path / "__MACOSX" / "cohn-kanade-images" / "S005" / "001" / "._S005_001_00000011.png", b"x")
+        write(tmp_path / place / "S005" / ".DS_Store", b"x")  # what systems leave in folders
+        write(tmp_path / place / "S005" / "001" / "._S005_001_00000011.png", b"x")
     source = read(tmp_path)
     assert len(source) == 4
     assert not source.notes
@@ -120,53 +113,25 @@ def test_a_missing_frame_is_noted(tmp_path, frame):
     ckplus_tree(tmp_path, {"S005/001": (11, 3), "S006/001": (4, 5)})
     (tmp_path / FRAME.format("S005", "001", frame)).unlink()
     source = read(tmp_path)
-    assert "frames are missing in 1 labelled sequences (S005/001)" in source.notes[0]
+    assert "the frames of 1 labelled sequences are not numbered from 1" in source.notes[0]
     numbers = [int(key.rsplit("/")[-1]) for key in taken(source) if key.startswith("S005")]
     assert numbers == {1: [2, 9, 10, 11], 5: [1, 9, 10, 11], 11: [1, 8, 9, 10]}[frame]
 
 
-def test_a_label_on_an_earlier_frame_is_noted(tmp_path):
-    ckplus_tree(tmp_path, {"S005/001": (11, 3)})
-    label = next((tmp_path / "Emotion").rglob("*.txt"))
-    label.rename(label.with_name("S005_001_00000007_emotion.txt"))
-    assert read(tmp_path).notes == ("the labels of 1 sequences name an earlier frame than the last",)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "\n", "happy", "8", "-1", "3.5", "nan", "3 3", "3,0", b"\xff\xfe\x00", b"\x00" * 9]
-)
+@pytest.mark.parametrize("text", ["", "happy", "8", "-1", "3.5", "nan", "3 3", b"\xff\xfe\x00", b"\x00" * 9])
 def test_a_label_that_is_none_is_named(tmp_path, text):
     ckplus_tree(tmp_path, {"S005/001": (11, 3), "S006/001": (4, 5)})
     label = write(tmp_path / "Emotion" / "S006" / "001" / "S006_001_00000004_emotion.txt", text)
-    refused(lambda: read(tmp_path), file=label, row=1, says="expected one of 0 neutral, 1 angry")
+    refused(lambda: read(tmp_path), file=label)
 
 
-@pytest.mark.parametrize("text", ["   3.0000000e+00\n", "3", "3.0\r\n", "\ufeff3.0"])
-def test_a_label_in_other_spellings(tmp_path, text):
-    ckplus_tree(tmp_path, {"S005/001": (11, 3)})
-    write(tmp_path / "Emotion" / "S005" / "001" / "S005_001_00000011_emotion.txt", text)
-    assert read(tmp_path).table["emotion"].tolist()[-1] == "disgust"
-
-
-def test_a_missing_label_means_that_the_sequence_is_left_out(tmp_path):
-    ckplus_tree(tmp_path, {"S005/001": (11, 3), "S006/001": (4, 5)})
-    next((tmp_path / "Emotion" / "S006").rglob("*.txt")).unlink()
-    source = read(tmp_path)
-    assert set(source.table["subject"]) == {"S005"}
-    assert source.notes == ("1 of 2 sequences have no label and were left out",)
-
-
-def test_two_labels_of_one_sequence_are_refused(tmp_path):
-    ckplus_tree(tmp_path, {"S005/001": (11, 3)})
-    folder = write(tmp_path / "Emotion" / "S005" / "001" / "S005_001_00000010_emotion.txt", "3").parent
-    refused(lambda: read(tmp_path), file=folder, says="2 labels")
-
-
-def test_a_labelled_sequence_without_images_is_refused(tmp_path):
+def test_two_labels_of_a_sequence_are_refused_and_so_is_one_without_images(tmp_path):
     ckplus_tree(tmp_path, {"S005/001": (11, 3), "S006/001": (4, 5)})
     shutil.rmtree(tmp_path / "cohn-kanade-images" / "S006")
     label = tmp_path / "Emotion" / "S006" / "001" / "S006_001_00000004_emotion.txt"
     refused(lambda: read(tmp_path), file=label, says="S006/001 has no images")
+    second = write(tmp_path / "Emotion" / "S005" / "001" / "S005_001_00000012_emotion.txt", "3")
+    refused(lambda: read(tmp_path), file=second, says="two labels")
 
 
 @pytest.mark.parametrize("name", ["S005_001.png", "frame11.png", "S005_001_00000011 (1).png"])
@@ -176,45 +141,19 @@ def test_a_frame_with_another_name_is_refused(tmp_path, name):
     refused(lambda: read(tmp_path), file=path, says="as S010_004_00000017 does")
 
 
-@pytest.mark.parametrize(
-    "path", [FRAME.format("S005", "001", 12), "Emotion/S005/001/S005_001_00000011_emotion.txt"]
-)
-def test_a_file_in_another_sequences_folder_is_refused(tmp_path, path):
-    ckplus_tree(tmp_path, {"S005/001": (11, 3)})
-    (tmp_path / path).unlink(missing_ok=True)
-    path = write(tmp_path / path.replace("S005_", "S006_"), "3")
-    refused(
-        lambda: read(tmp_path),
-        file=path,
-        says="of S006/001 by its name and of S005/001 by its folder",
-    )
-
-
 def test_images_without_labels_and_labels_without_images(tmp_path):
     ckplus_tree(tmp_path, {"S005/001": (11, 3)})
-    (tmp_path / "Emotion").rename(tmp_path / "elsewhere")
+    label = next((tmp_path / "Emotion").rglob("*.txt")).rename(
+        tmp_path.parent / "S005_001_00000011_emotion.txt"
+    )
     images = tmp_path / "cohn-kanade-images"
     refused(lambda: read(tmp_path), file=images, says="the folder Emotion is missing")
     shutil.rmtree(images)
-    (tmp_path / "elsewhere").rename(tmp_path / "Emotion")
-    refused(lambda: read(tmp_path), says="unpack the official cohn-kanade-images and Emotion")
+    label = label.rename(tmp_path / label.name)
+    refused(lambda: read(tmp_path), file=label, says="unpack the official cohn-kanade-images and Emotion")
 
 
-@pytest.mark.parametrize("folder", ["CK+", "CK+48", "cohn-kanade-images", "extended-cohn-kanade-images"])
-def test_an_empty_folder_says_what_to_put_there(tmp_path, folder):
-    (tmp_path / folder).mkdir()
-    refused(lambda: read(tmp_path), file=tmp_path / folder, says="unpack the official cohn-kanade-images")
-
-
-def test_a_damaged_frame_is_named_when_it_is_asked_for(tmp_path):
-    ckplus_tree(tmp_path, {"S005/001": (11, 3)})
-    path = tmp_path / FRAME.format("S005", "001", 11)
-    path.write_bytes(path.read_bytes()[:500])
-    source = read(tmp_path)
-    refused(lambda: source.images[3], file=path, says="cannot be decoded")
-
-
-# The repack of class folders
+# The repacks: class folders, and a CSV
 
 REPACK = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
 EMOTIONS = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
@@ -227,55 +166,41 @@ def repack(root, suffix=".png"):
     return root
 
 
-@pytest.mark.parametrize("place", ["CK+48", "archive/CK+48", "ck/CK+48", "archive", "my faces/ck 48"])
-@pytest.mark.parametrize("suffix", [".png", ".PNG", ".jpg"])
+@pytest.mark.parametrize("place", ["CK+48", "archive/CK+48", "archive", ""])
+@pytest.mark.parametrize("suffix", [".PNG", ".jpg"])
 def test_the_repack_wherever_it_lies(tmp_path, place, suffix):
     repack(tmp_path / place, suffix)
-    write(tmp_path / place / ".DS_Store", b"x")
     write(tmp_path / "__MACOSX" / "CK+48" / "anger" / "._S010_004_00000015.png", b"x")
     source = read(tmp_path)
     assert source.table["emotion"].tolist() == [e for e in EMOTIONS for _ in range(3)]
     assert source.table["subject"].tolist() == [f"S{10 + i:03d}" for i in range(7) for _ in range(3)]
     assert source.cropped
     assert not source.notes
-    assert fer2013.find(tmp_path) is None
+    assert load(fer2013, tmp_path) is None
 
 
-def test_a_repack_with_a_class_that_is_unknown_or_empty_is_refused(tmp_path):
-    repack(tmp_path / "CK+48")
-    (tmp_path / "CK+48" / "fear").rename(tmp_path / "CK+48" / "panic")
-    refused(lambda: read(tmp_path), file=tmp_path / "CK+48" / "panic", says="known are neutral, angry")
-    shutil.rmtree(tmp_path / "CK+48" / "panic")
-    (tmp_path / "CK+48" / "fear").mkdir()
-    refused(lambda: read(tmp_path), file=tmp_path / "CK+48" / "fear", says="no images")
-
-
-def test_a_repack_whose_names_lost_the_subject_is_refused(tmp_path):
+def test_a_repack_with_an_unknown_class_or_without_subjects_is_refused(tmp_path):
     path = save(repack(tmp_path / "CK+48") / "fear" / "17.png")
-    refused(lambda: read(tmp_path), file=path, says="does not tell subject")
-
-
-# The CSV repack
+    refused(lambda: read(tmp_path), file=path, says="does not give subject")
+    path.unlink()
+    (tmp_path / "CK+48" / "fear").rename(tmp_path / "CK+48" / "panic")
+    refused(lambda: read(tmp_path), file=tmp_path / "CK+48" / "panic", says="known are angry")
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-@pytest.mark.parametrize("name", ["ckextended.csv", "ckplus/CK+48.csv", "CK+.csv"])
+@pytest.mark.parametrize("name", ["ckextended.csv", "ckplus/CK+48.csv"])
 def test_the_csv_repack(tmp_path, packing, name):
     data = csv_bytes(noise(8), range(8), [USAGES[i % 3] for i in range(8)])
-    write(tmp_path / f"{name}{packing}", pack(packing, data, name.split("/")[-1]))
+    path = write(tmp_path / f"{name}{packing}", pack(packing, data, name.split("/")[-1]))
     source = read(tmp_path)
     assert source.table["emotion"].tolist() == list(CKPLUS_CSV.values())
     assert source.table["split"].tolist() == [["train", "validation", "test"][i % 3] for i in range(8)]
-    assert source.table["subject"].isna().all()
     assert source.notes == (
         "this repack names no subjects: its splits may have the same person on both sides",
     )
     np.testing.assert_array_equal(source.images, noise(8))
-    assert fer2013.find(tmp_path) is None
-
-
-def test_a_code_that_the_csv_repack_does_not_have_is_refused(tmp_path):
-    path = write(tmp_path / "ckextended.csv", csv_bytes(noise(2), [7, 8], USAGES[:2]))
+    data = csv_bytes(noise(2), [7, 8], USAGES[:2])
+    write(path, pack(packing, data, name.split("/")[-1]))
     refused(lambda: read(tmp_path), file=path, row=3, says="known are 0 angry")
 
 
@@ -285,4 +210,4 @@ def test_the_official_tree_is_preferred_and_the_others_are_named(tmp_path):
     write(tmp_path / "ckextended.csv", fer2013_csv())
     source = read(tmp_path)
     assert source.layout == "official tree"
-    assert source.notes == ("also found and not read: CK+48, ckextended.csv",)
+    assert source.notes == ("also there and not read: CK+48, ckextended.csv",)

@@ -140,11 +140,10 @@ def test_posed_sources_have_every_class_in_every_split(tmp_path):
 
 
 def test_merging_twice_gives_identical_bytes(tmp_path):
-    one = merge([official(), posed()], tmp_path / "a", progress=False)
+    merge([official(), posed()], tmp_path / "a", progress=False)
     merge([official(), posed()], tmp_path / "b", progress=False)
     merge([official(), posed()], tmp_path / "a", progress=False)  # over an older set
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
-    one.verify()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
 
@@ -183,10 +182,10 @@ def test_frames_are_cropped_to_the_largest_face_or_to_their_centre(tmp_path):
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ([], "nothing to merge"),
-        ([source(["contempt"], noise(1), splits=["train"])], "no image of the six classes"),
+        ([], "no images of the six classes"),
+        ([source(["contempt"], noise(1), splits=["train"])], "no images of the six classes"),
         ([posed(subjects=2)], "2 subject"),
-        ([source(["happy"], noise(1))], "without a subject"),
+        ([source(["happy"], noise(1))], "images without one"),
     ],
 )
 def test_what_cannot_be_merged_is_refused_and_leaves_nothing_behind(tmp_path, sources, message):
@@ -212,7 +211,7 @@ def test_a_damaged_image_stops_the_merge_and_the_old_set_stays(tmp_path):
 
 def test_a_folder_with_something_else_is_not_overwritten(tmp_path):
     (tmp_path / "thesis.txt").write_text("dear to me")
-    with pytest.raises(DataError, match="something other than a merged set"):
+    with pytest.raises(DataError, match="not empty"):
         merge([official()], tmp_path, progress=False)
     assert (tmp_path / "thesis.txt").read_text() == "dear to me"
 

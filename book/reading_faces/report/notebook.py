@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 
 from fer_utils import results
 from fer_utils.datasets import read_sources
-from fer_utils.datasets.inventory import Inventory
-from fer_utils.emotions import CLASSES, EMOTIONS
+from fer_utils.emotions import CLASSES
 from fer_utils.faces import Box, FaceDetector, face_image
 from fer_utils.soft import CROSSED
 from fer_utils.training import Recipe
@@ -264,13 +263,6 @@ def data_table(manifest: dict[str, Any]) -> pd.DataFrame:
     # Sources drop for different reasons, so their rows have to be brought together again.
     order = sorted(table.index, key=lambda row: ("read", "drop", "kept").index(row[:4]))
     return table.loc[order].rename_axis("images")
-
-
-def found_table(found: Inventory) -> pd.DataFrame:
-    """Images by data set and expression, of the data sets that were found."""
-    rows = {row.title: {e: row.counts.get(e, 0) for e in EMOTIONS} for row in found.rows if row.counts}
-    table = pd.DataFrame(rows).T
-    return table.assign(total=table.sum(axis=1)).rename_axis("images")
 
 
 def layers(table: pd.DataFrame) -> pd.DataFrame:
