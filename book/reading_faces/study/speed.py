@@ -19,7 +19,7 @@ from torch.utils.benchmark import Timer
 from torchvision.datasets import fer2013 as theirs
 
 from fer_utils.augment import Augment
-from fer_utils.datasets import fer2013 as ours
+from fer_utils.datasets import read_sources
 from fer_utils.demo.layouts import demo_faces
 from fer_utils.experiment import Workspace, workspace
 from fer_utils.faces import FaceDetector
@@ -103,11 +103,14 @@ def reading(space: Workspace) -> dict[str, Any]:
     """Time FER2013's plain CSV below FER_DATA, whatever its checksum, of which torchvision knows one."""
     root, theirs.check_integrity = space.data, lambda *_, **__: True
     readers = {
-        "fer_utils, all rows": lambda: ours.read(ours.find(root), root),
+        "fer_utils, all rows": lambda: read_sources(root, ["fer2013"]),
         "torchvision, train + test": lambda: [theirs.FER2013(root, split) for split in ("train", "test")],
     }
     medians = {n: {"wall_seconds": milliseconds(read, 1)["median"] / 1e3} for n, read in readers.items()}
-    return {"megabytes": round(ours.find(root).stat().st_size / 1e6), "medians": medians}
+    return {
+        "megabytes": round(read_sources(root, ["fer2013"])[0].files[0].stat().st_size / 1e6),
+        "medians": medians,
+    }
 
 
 def main(arguments: list[str] | None = None) -> None:
