@@ -1,6 +1,7 @@
 """Three starts on equal terms, and what features computed once save: studies that write one report each."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from efficientnet_lite_pytorch import EfficientNet
 
 from fer_utils.errors import DataError
 from fer_utils.experiment import Workspace
+from fer_utils.models import FaceNet
 from reading_faces.study import caching, pretraining
 
 
@@ -60,6 +62,8 @@ def test_the_cache_is_measured(space, monkeypatch):
         caching, "CASES", (("linear head", 1.0, (), 32), ("poster's share", 100 / 175, (8,), 32))
     )
     monkeypatch.setattr(caching, "VIEWS", 2)
+    monkeypatch.setattr(caching, "SECONDS", 0.2)
+    monkeypatch.setattr(caching, "FaceNet", partial(FaceNet, input_size=32))
     caching.main(["--profile", "demo", "--epochs", "1", "--images", "64"])
     report = json.loads((space.results / "benchmarks" / "caching.json").read_text())
     head, share = report["cases"]

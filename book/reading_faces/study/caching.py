@@ -28,7 +28,7 @@ from fer_utils.training import Recipe, fit
 from fer_utils.weights import load_pretrained
 from reading_faces.study.store import write_report
 
-VIEWS, POSTER_HEAD = 4, (4096, 1024)
+VIEWS, SECONDS, POSTER_HEAD = 4, 2.0, (4096, 1024)
 # What is trained, frozen share of the trunk, units of the head's hidden layers, images a batch.
 CASES = (
     ("linear head", 1.0, (), 64),
@@ -56,7 +56,7 @@ def bound(net: FaceNet, images: torch.Tensor, labels: torch.Tensor, recipe: Reci
 
     def seconds(call: Callable[[], object]) -> float:
         timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
-        return timer.blocked_autorange(min_run_time=2).median
+        return timer.blocked_autorange(min_run_time=SECONDS).median
 
     return 1 + seconds(below) / seconds(above)
 
