@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from fer_utils.emotions import CLASSES
 from fer_utils.votes import ANSWERS
 from reading_faces.report import plots
-from reading_faces.study import labels
+from reading_faces.study import agreement
 
 LABELS = np.repeat(np.arange(6), 4)
 IMAGES = np.random.default_rng(0).integers(0, 255, (24, 64, 64), dtype=np.uint8)
@@ -90,7 +90,7 @@ def accuracies(rows, columns):
 
 
 SHARES = np.random.default_rng(4).multinomial(10, np.full(7, 1 / 7), 12) / 10
-BANDS = [f"{band}\n1,234 images" for band, *_ in labels.BANDS]
+BANDS = [f"{band}\n1,234 images" for band in agreement.BANDS]
 SIZE = (100, 140)
 FRAMES = [np.full(SIZE, 90, np.uint8) for _ in range(3)]
 BOXES = [(40.0, 20.0, 104.0, 84.0), None, (30.0, 10.0, 90.0, 80.0)]
