@@ -1,8 +1,6 @@
-"""Augmentation on whole batches, with a draw for each image: mirror, random crop, small rotation.
+"""Augmentation on whole batches, with a draw for each image.
 
-All geometric changes of an image are one affine map, so that each image is resampled once. Measured against
-the same changes in kornia 0.9 on two cores, this is the faster of the two
-(`tests/benchmarks/augmentation.py`), and it needs torch alone.
+All geometric changes of an image are one affine map, so that each image is resampled once.
 """
 
 from __future__ import annotations
@@ -18,30 +16,21 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Augment:
-    """Random mirror, shift, scale, rotation, lighting and erasing, drawn for each image of a batch.
+    """Random mirror, shift, scale, rotation, lighting and erasing, drawn for each image of a batch."""
 
-    Attributes:
-        flip: probability of a mirror image.
-        degrees: largest rotation to either side, in degrees.
-        shift: largest shift to either side, as a share of the image side. A shift with its border
-            repeated is the "random crop" of the poster: a window cut from a slightly larger image.
-        scale: largest relative change of size: 0.1 draws factors of 0.9–1.1.
-        brightness: largest grey value added or taken away, of 0–1.
-        contrast: largest relative change of contrast about the image's mean.
-        erase: probability that a rectangle of 2–20 % of the area is filled with the image's mean
-            (random erasing, Zhong et al. 2020).
-        interpolation: of the geometric changes. ``"bilinear"`` blurs what it moves by a part of a pixel;
-            ``"bicubic"`` hardly does, so that training images are as sharp as those seen later.
-    """
-
-    flip: float = 0.5
-    degrees: float = 10.0
-    shift: float = 0.06
-    scale: float = 0.1
-    brightness: float = 0.0
-    contrast: float = 0.0
-    erase: float = 0.0
+    flip: float = 0.5  # probability of a mirror image
+    degrees: float = 10.0  # largest rotation to either side
+    shift: float = 0.06  # largest shift to either side, a share of the side; the border is repeated
+    scale: float = 0.1  # largest relative change of size: 0.1 draws factors of 0.9–1.1
+    brightness: float = 0.0  # largest grey value added or taken away, of 0–1
+    contrast: float = 0.0  # largest relative change of contrast about the image's mean
+    erase: float = 0.0  # probability that a rectangle of 2–20% is filled with the mean (Zhong et al. 2020)
+    # "bilinear" blurs what it moves by a part of a pixel; "bicubic" hardly does
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation is {self.interpolation!r}; it can be bilinear or bicubic")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Change a batch; random numbers come from torch's generator of the images' device.

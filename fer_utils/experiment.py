@@ -7,121 +7,188 @@ import hashlib
 import inspect
 import json
 import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal
 
+import lightning as L
 import numpy as np
 import pandas as pd
+import torch
+from filelock import FileLock
+from sklearn.model_selection import StratifiedKFold
+from torch import nn
 
-from fer_utils import calibrated as _calibrated
-from fer_utils import runs as _runs
 from fer_utils.augment import Augment
-from fer_utils.emotions import CLASSES, DisgustRule
+from fer_utils.calibration import apply_bias, fit_bias
+from fer_utils.datasets import ferplus, read_sources
+from fer_utils.datasets.faceset import FaceSet
+from fer_utils.datasets.merge import merge
+from fer_utils.emotions import CLASSES, FOLDER_NAMES, DisgustRule
 from fer_utils.errors import DataError
-from fer_utils.files import write_table
-from fer_utils.models import MODELS
-from fer_utils.recipes import recipe_for
-from fer_utils.training import TRAINER, Fit, Recipe
-from fer_utils.votes import Votes, join, read_votes
-from fer_utils.votes import soft_labels as _soft_labels
-from fer_utils.workspace import Profile, Workspace, project_root, workspace
+from fer_utils.evaluation import metrics, predict
+from fer_utils.files import sha256, write_json, write_table
+from fer_utils.models import MODELS, FaceNet, build
+from fer_utils.training import Fit, Recipe, check_same_run, default_precision, fit, last_layer, print_epoch
+from fer_utils.weights import load_model, load_pretrained, save_checkpoint
 
-__all__ = [
-    "Profile",
-    "Result",
-    "Workspace",
-    "evaluate",
-    "project_root",
-    "read_predictions",
-    "read_result",
-    "recipe_for",
-    "soft_labels",
-    "train",
-    "train_or_load",
-    "vote_shares",
-    "votes_on",
-    "workspace",
-    "write_predictions",
-]
+Profile = Literal["demo", "full"]  # faces drawn by the package, or real data
+Settings = dict[str, Any]
 
+_POSTER = Augment(flip=0.5, degrees=10, shift=0.06, scale=0.1)
+_BICUBIC = Augment(flip=0.5, degrees=12, shift=0.08, scale=0.12, interpolation="bicubic")
+_LIT = dataclasses.replace(_BICUBIC, brightness=0.15, contrast=0.2)
+RECIPES: dict[Profile, dict[str, tuple[Settings, Recipe]]] = {
+    "full": {
+        "emonet": ({}, Recipe(epochs=12, lr=0.02, augment=_POSTER)),
+        "easynet": ({}, Recipe(epochs=28, lr=0.02, augment=_BICUBIC)),
+        "facenet": (
+            {"freeze": 0.45, "head": [], "input_size": 128},
+            Recipe(epochs=12, lr=0.03, augment=_LIT),
+        ),
+    },
+    "demo": {
+        "emonet": ({"width": 0.125}, Recipe(epochs=5, lr=0.02, augment=_POSTER)),
+        "easynet": (
+            {"widths": [16, 32, 64], "stride": 2, "image_size": 64},
+            Recipe(epochs=6, lr=0.05, augment=_POSTER),
+        ),
+        "facenet": (
+            {"trunk": "easynet", "pretrained": "none", "trunk_width": 0.5, "head": [256, 64], "dropout": 0.2},
+            Recipe(epochs=8, batch_size=32, lr=0.03, augment=_POSTER),
+        ),
+    },
+}
+GPU_BATCHES = 4  # on a GPU a batch is so much larger, and the learning rate with it (Goyal et al. 2017)
+TEACHING = 0.7  # weight of the teachers' probabilities beside the label
+OTHERS = ("sources", "labels", "loss_weight", "teachers", "calibrated")  # settings of `train` itself
+TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # settings for Lightning
 STEPS = 2**16 - 1  # from 0 to 1, in the square roots of stored probabilities
+# Where the six classes stand among the words of FER+.
+SIX = [[FOLDER_NAMES.get(word, word) for word in ferplus.VOTES].index(name) for name in CLASSES]
+
+
+def project_root() -> Path:
+    """The checkout that holds the book, found from here upwards, or else the current folder (Colab)."""
+    here = Path.cwd().resolve()
+    return next((f for f in (here, *here.parents) if (f / "_toc.yml").exists()), here)
 
 
 @dataclass(frozen=True)
-class Result:
-    """A results file: how a run was trained, and its scores by split and variant.
+class Workspace:
+    """The folders of a profile."""
 
-    Attributes:
-        name: of the run, e.g. ``"easynet-seed0"``, as its file below the folder of results is called.
-        model: `name`, `options`, `parameters`, `trained_parameters`.
-        recipe: fields of `Recipe`, the seed among them.
-        data: `faceset` (checksum), `sources`, `trained_on`, `splits` (images by ``split/source``).
-        validation: scores (`fer_utils.evaluation.metrics`) by variant: ``fer2013``, ``fer2013+flip``, …
-        test: the same of the test split; empty where it was not read.
-    """
+    profile: Profile
+    data: Path  # root of the sources as their owners publish them
+    build: Path  # for everything that can be made again: the merged set, runs, demo results
+    results: Path  # of results files; for the full profile, `book/results`
 
-    name: str
-    profile: str
-    date: str
-    model: dict[str, Any]
-    recipe: dict[str, Any]
-    data: dict[str, Any]
-    revision: str
-    packages: dict[str, str]
-    processor: str
-    training_seconds: float
-    images_per_second: float
-    checkpoint: str
-    learning_curve: list[dict[str, float]]
-    validation: dict[str, dict[str, Any]]
-    test: dict[str, dict[str, Any]] = field(default_factory=dict)
-    precision: str = "32-true"
-    protocol: dict[str, Any] = field(default_factory=lambda: {"disgust": "drop", "other_splits": []})
-    teachers: dict[str, Any] | None = None
-    labels: dict[str, Any] | None = None
-    calibrated: dict[str, Any] | None = None
+    @property
+    def faceset(self) -> Path:
+        """Folder of the merged set."""
+        return self.build / "faceset"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values of all fields."""
-        return dataclasses.asdict(self)
+    @property
+    def runs(self) -> Path:
+        """Folder of the training runs."""
+        return self.build / "runs"
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Result:
-        """Make a result of plain values; keys that are no fields are left out.
+    def faces(self, *, again: bool = False) -> FaceSet:
+        """Open the merged set; draw and merge demo faces first if there are none, or `again`.
 
         Raises:
-            TypeError: a field is missing.
+            DataError: real data have not been merged yet.
         """
-        return cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})
+        if self.profile == "full":
+            if not (self.faceset / "manifest.json").exists():
+                remedy = "put the data sets below FER_DATA and run `fer merge`; `fer data` lists them"
+                raise DataError("the real data have not been merged yet", file=self.faceset, remedy=remedy)
+            return FaceSet.open(self.faceset)
+        self.build.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.build / "faces.lock"):  # `make book` runs two chapters at once
+            if again or not (self.faceset / "manifest.json").exists():
+                from fer_utils.demo.layouts import write_demo
+
+                shutil.rmtree(self.build / "data", ignore_errors=True)
+                write_demo(self.build / "data")
+                merge(read_sources(self.build / "data"), self.faceset, progress=False)
+        return FaceSet.open(self.faceset)
 
 
-def read_result(path: Path) -> Result:
-    """Read a results file.
+def workspace(profile: Profile = "demo") -> Workspace:
+    """The folders of a profile; `FER_DATA` and `FER_BUILD` name others than the project's `data`, `build`."""
+    if profile not in ("demo", "full"):
+        raise ValueError(f"PROFILE is {profile!r}; it can be 'demo' or 'full'")
+    root = project_root()
+    build = root / os.environ.get("FER_BUILD", "build") / profile
+    if profile == "demo":
+        return Workspace(profile, build / "data", build, build / "results")
+    return Workspace(profile, root / os.environ.get("FER_DATA", "data"), build, root / "book" / "results")
+
+
+def recipe_for(network: str, profile: Profile) -> tuple[Settings, Recipe]:
+    """Options of a network and the recipe to train it with on the device that is there.
 
     Raises:
-        DataError: the file is missing, is not JSON, or lacks a field.
+        ValueError: there is no network of that name.
     """
-    try:
-        return Result.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise DataError("there is no such results file", file=path, remedy="run `fer evaluate`") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"not a results file ({error})", file=path, remedy="write it again") from None
+    if network not in RECIPES[profile]:
+        raise ValueError(f"no network is called {network!r}; there are {', '.join(RECIPES[profile])}")
+    options, recipe = RECIPES[profile][network]
+    if profile == "full" and default_precision() != "32-true":
+        batch, lr = GPU_BATCHES * recipe.batch_size, GPU_BATCHES * recipe.lr
+        recipe = dataclasses.replace(recipe, batch_size=batch, lr=lr)
+    return options, recipe
 
 
-def _sorted_out(network: str, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    recipe, options = set(get_type_hints(Recipe)), set(inspect.signature(MODELS[network]).parameters)
-    recipe |= {f"augment.{name}" for name in get_type_hints(Augment)}
-    unknown = sorted(settings.keys() - recipe - options - set(TRAINER))
-    if unknown:
-        valid = ", ".join(sorted(recipe | options | set(TRAINER)))
-        raise ValueError(f"{network} has no setting {unknown[0]!r}; it has {valid}")
-    return {
-        "recipe_changes": {k: v for k, v in settings.items() if k in recipe},
-        "model_options": {k: v for k, v in settings.items() if k in options},
-        **{k: v for k, v in settings.items() if k in TRAINER},
-    }
+def changed(network: str, options: Settings, recipe: Recipe, settings: Settings) -> tuple[Settings, Recipe]:
+    """Options and recipe with some settings changed; ``augment.x`` is the field `x` of the augmentation.
+
+    Raises:
+        ValueError: there is no such setting, or it cannot have that value.
+    """
+    fields = {f.name for f in dataclasses.fields(Recipe)}
+    inner = {f"augment.{f.name}" for f in dataclasses.fields(Augment)}
+    own = set(inspect.signature(MODELS[network]).parameters)
+    for name, value in settings.items():
+        if name not in fields | inner | own:
+            known = ", ".join(sorted({*fields, *inner, *own, *OTHERS, *TRAINER}))
+            raise ValueError(f"{network} has no setting {name!r}; it has {known}")
+        try:
+            if name in own:
+                options = options | {name: value}
+            elif name in fields:
+                recipe = dataclasses.replace(recipe, **{name: value})
+            else:
+                augment = {name.removeprefix("augment."): value}
+                augment = dataclasses.replace(recipe.augment or Augment(), **augment)
+                recipe = dataclasses.replace(recipe, augment=augment)
+        except TypeError:
+            raise ValueError(f"{name} cannot be {value!r}") from None
+    return options, recipe
+
+
+def settings_of(result: Result) -> Settings:
+    """All settings of `train`, the seed among them, that make a run again by its results file."""
+    settings = Recipe.from_dict(result.recipe).as_dict()
+    augment = settings.pop("augment")
+    settings |= {"augment": None} if augment is None else {f"augment.{k}": v for k, v in augment.items()}
+    settings |= result.model["options"] | {"precision": result.precision}
+    if set(result.data["trained_on"]) != set(result.data["sources"]):
+        settings["sources"] = result.data["trained_on"]
+    if result.labels:
+        settings |= {"labels": result.labels["kind"], "loss_weight": result.labels["share"]}
+    if result.teachers:
+        settings["teachers"] = list(result.teachers["checkpoints"])
+    return settings | ({"calibrated": True} if result.calibrated else {})
 
 
 def train(
@@ -130,39 +197,137 @@ def train(
     *,
     seed: int = 0,
     name: str | None = None,
+    sources: Sequence[str] | None = None,
+    labels: Literal["own", "ferplus", "both"] = "own",
+    loss_weight: float = 1.0,
+    teachers: Sequence[str] = (),
+    calibrated: bool = False,
     resume: bool = False,
     verbose: bool = True,
-    calibrated: bool = False,
-    loss_weight: float | None = None,
     **settings: Any,
 ) -> Fit:
-    """Train a network by its recipe and settings that differ from it; see the contract."""
-    own = {k: settings.pop(k) for k in ("sources", "labels", "teachers") if k in settings}
-    options = own | _sorted_out(network, settings)
-    run = _runs.train(
-        space, network, seed=seed, name=name, resume=resume, verbose=verbose, share=loss_weight, **options
-    )
-    return _calibrate(space, run) if calibrated else run
+    """Train a network on the merged set of a workspace, by its recipe and the settings that differ from it.
+
+    Writes `runs/<name>/` (by default `<network>-seed<seed>`): `run.json`, `history.csv`, checkpoints and
+    `model.safetensors`, the half-precision weights of the best epoch.
+
+    Args:
+        space: gives the profile, the merged set and the folder of runs.
+        network: ``"emonet"``, ``"easynet"`` or ``"facenet"``.
+        seed: of weights, order, augmentation and dropout.
+        name: of the run.
+        sources: train, and choose the epoch, on these sources only.
+        labels: ``"ferplus"`` for the votes of FER+ where there are some (`soft_labels`); ``"both"`` for an
+            auxiliary task beside the labels, to predict the votes (`vote_shares`).
+        loss_weight: of the auxiliary task; with ``"ferplus"``, the weight of the votes beside the label, 0–1.
+        teachers: names of runs whose mean probabilities are targets beside the labels (distillation).
+        calibrated: fit scale and biases of the last layer on validation.
+        resume: go on from the last checkpoint; a finished run is loaded.
+        verbose: print a line after each epoch.
+        **settings: fields of `Recipe`, ``augment.degrees`` and the like, options of the network, `TRAINER`.
+
+    Raises:
+        DataError: nothing merged, no images of the sources, no votes, or a resumed run of other settings.
+        ValueError: an unknown network or setting, or a value that it cannot have.
+    """
+    if labels not in ("own", "ferplus", "both") or (teachers and labels == "ferplus"):
+        raise ValueError(f"labels is {labels!r}; it can be own, ferplus (without teachers) or both")
+    options, recipe = recipe_for(network, space.profile)
+    trainer = {key: settings.pop(key) for key in TRAINER if key in settings}
+    options, recipe = changed(network, options, dataclasses.replace(recipe, seed=seed), settings)
+    faces = space.faces()
+    if sources is not None:
+        faces = faces.where(faces.index["source"].isin(sources).to_numpy())
+    training, validation = faces.split("train"), faces.split("validation")
+    L.seed_everything(seed, verbose=False)
+    try:
+        model = build(network, **options)
+    except (TypeError, IndexError, RuntimeError) as error:  # what torch says of options that do not fit
+        raise ValueError(f"{network} cannot be built with {options}: {error}") from None
+    if isinstance(model, FaceNet):
+        load_pretrained(model, training.images)
+    name = name or f"{network}-seed{seed}"
+    folder = space.runs / name
+    targets, noted = soft_targets(space, training, labels, loss_weight, teachers)
+    about = noted | {
+        "name": name,
+        "network": network,
+        "options": model.options,
+        "sources": sources and sorted(sources),
+        "faceset": sha256(faces.path / "manifest.json"),
+        "calibrated": calibrated,
+        "precision": trainer.setdefault("precision", default_precision()),
+        "revision": revision(),
+        "recipe": recipe.as_dict(),
+    }
+    if resume and (folder / "model.safetensors").exists():
+        check_same_run(folder, about)
+        return load_run(space, name, verbose=verbose)
+    how = {"targets": targets, "about": about, "resume": resume, "verbose": verbose} | trainer
+    done = fit(model, training, validation, recipe, folder, **how)
+    if calibrated:
+        plain = folder / "uncalibrated.safetensors"
+        save_checkpoint(done.model, plain, about)
+        done = dataclasses.replace(done, model=load_model(plain))
+        fitted = {"run": name, "checkpoint": sha256(plain)} | calibrate(done.model, validation)
+        write_json(folder / "calibration.json", fitted)
+    save_checkpoint(done.model, folder / "model.safetensors", about)
+    return done
 
 
 def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: Any) -> Fit:
-    """`train`, but on real data a run that has finished is loaded."""
-    calibrated, share = options.pop("calibrated", False), options.pop("loss_weight", None)
-    own = {k: options.pop(k) for k in ("sources", "labels", "teachers", "name", "verbose") if k in options}
-    options.pop("resume", None)
-    changes = _sorted_out(network, options)
-    run = _runs.train_or_load(space, network, seed=seed, share=share, **own, **changes)
-    return _calibrate(space, run) if calibrated else run
+    """`train`, unless there is a finished run: what the chapters call.
+
+    On real data a run of that name that has finished is loaded, and one that was stopped goes on. On demo
+    faces it is loaded if it has the same settings and was trained by the same code, which chapters share.
+    """
+    name = options.get("name") or f"{network}-seed{seed}"
+    folder, full = space.runs / name, space.profile == "full"
+    folder.mkdir(parents=True, exist_ok=True)
+    # `make book` runs two chapters at once, and they share networks. The processes of one training, which
+    # Lightning starts, must not wait for each other.
+    with FileLock(folder / "lock") if "LOCAL_RANK" not in os.environ else nullcontext():
+        if full and (folder / "model.safetensors").exists():
+            return load_run(space, name, verbose=options.get("verbose", True))
+        if full:
+            return train(space, network, seed=seed, resume=True, **options)
+        files = sorted(Path(__file__).parent.rglob("*.py"))
+        code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+        trained_by = folder / "code"
+        if trained_by.exists() and trained_by.read_text() == code:
+            with suppress(DataError):  # other settings
+                return train(space, network, seed=seed, resume=True, **options)
+        done = train(space, network, seed=seed, **options)
+        trained_by.write_text(code)
+        return done
 
 
-def _calibrate(space: Workspace, run: Fit) -> Fit:
-    folder = _calibrated.calibrate(space, run.folder.relative_to(space.runs).as_posix())
-    return _runs._finished(folder, space.faces())
+def load_run(space: Workspace, name: str, *, verbose: bool = False) -> Fit:
+    """Load a finished run; `verbose` prints its learning curve as training did.
+
+    Raises:
+        DataError: there is no such run, it has not finished, or it was trained on another merged set.
+    """
+    folder = space.runs / name
+    check_same_dataset(folder, space.faces())
+    if not (folder / "model.safetensors").is_file():
+        remedy = f"run `fer train … --name {name}`, with --resume if it was stopped"
+        raise DataError("there is no such run, or it has not finished", file=folder, remedy=remedy)
+    history = pd.read_csv(folder / "history.csv")
+    for row in history.to_dict("records") if verbose else ():
+        print_epoch(row, len(history))
+    return Fit(load_model(folder / "model.safetensors"), history, folder)
 
 
-def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:
-    """Score a run, write its results file `<results>/<name>.json`, and return it."""
-    return read_result(_runs.evaluate(space, name, test=test))
+def check_same_dataset(folder: Path, faces: FaceSet) -> None:
+    """Raise DataError where the run of a folder was trained on another merged set than this."""
+    path = folder / "run.json"
+    if path.exists() and json.loads(path.read_text())["faceset"] != sha256(faces.path / "manifest.json"):
+        raise DataError(
+            "the run was trained on another merged set: its training images may be test images now",
+            file=path,
+            remedy=f"train it again (`fer train … --name {folder.name}`), or merge as before",
+        )
 
 
 def votes_on(index: pd.DataFrame, root: Path, disgust: DisgustRule = "drop") -> np.ndarray:
@@ -179,17 +344,249 @@ def votes_on(index: pd.DataFrame, root: Path, disgust: DisgustRule = "drop") -> 
     Raises:
         DataError: FER+ or FER2013 is missing or damaged, or is another one than was merged.
     """
-    return join(index, read_votes(root)[0], disgust).counts
+    if (path := ferplus.find(root)) is None:
+        raise DataError("FER+'s votes are not below this folder", file=root, remedy=ferplus.HOW_TO_GET)
+    source = read_sources(root, ["fer2013"])[0]
+    table = ferplus.read(path, source).assign(label=source.table["emotion"])
+    mine = (index["source"] == "fer2013").to_numpy()
+    rows = table.set_axis(source.table["origin"]).reindex(index.loc[mine, "origin"])
+    if list(rows["label"]) != list(index.loc[mine, "emotion"]):
+        remedy = "merge again with `fer merge`, or bring the older file back"
+        raise DataError("the faces were merged from another file of FER2013", file=root, remedy=remedy)
+    if disgust == "angry":
+        rows = rows.assign(anger=rows["anger"] + rows["disgust"], disgust=0)
+    counts = np.zeros((len(index), len(ferplus.VOTES)), np.int64)
+    counts[mine] = rows[list(ferplus.VOTES)].to_numpy()
+    return counts
 
 
 def vote_shares(counts: np.ndarray) -> np.ndarray:
-    """Shares of the votes: float64 (N, 7), the six classes and the other words; zeros without votes."""
-    return Votes(counts).shares
+    """Shares of votes, float64 (N, 7): of the six classes, and of all other words; zeros without votes."""
+    six, total = counts[:, SIX], counts.sum(1, keepdims=True)
+    return np.hstack([six, total - six.sum(1, keepdims=True)]) / np.maximum(total, 1)
 
 
 def soft_labels(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Distributions to train on: float32 (N, 6), the votes, and the label for votes outside the classes."""
-    return _soft_labels(labels, Votes(counts))
+    """Distributions to train on, float32 (N, 6): the votes; those for other words go to the label."""
+    shares, own = vote_shares(counts)[:, :6], np.eye(len(CLASSES))[labels]
+    return (shares + (1 - shares.sum(1, keepdims=True)) * own).astype(np.float32)
+
+
+def soft_targets(
+    space: Workspace, training: FaceSet, labels: str, loss_weight: float, teachers: Sequence[str]
+) -> tuple[np.ndarray | None, dict[str, Any]]:
+    """Targets for `fit` from teachers and votes, none for the labels alone, and what a run notes of them."""
+    own = targets = np.eye(len(CLASSES))[training.labels]
+    noted: dict[str, Any] = {"teachers": None, "labels": None}
+    if teachers:
+        tables = {name: teacher_predictions(space, name, training) for name in teachers}
+        mean = np.mean([table.to_numpy() for table in tables.values()], axis=0, dtype=np.float32)
+        targets = (1 - TEACHING) * own + TEACHING * mean
+        checkpoints = {name: table.attrs["checkpoint"] for name, table in tables.items()}
+        noted["teachers"] = {"share": TEACHING, "checkpoints": checkpoints}
+    if labels != "own":
+        counts = votes_on(training.index, space.data, training.manifest["disgust"])
+        votes = sha256(ferplus.find(space.data))
+        noted["labels"] = {"kind": labels, "share": float(loss_weight), "votes": votes}
+        if labels == "ferplus":
+            targets = (1 - loss_weight) * own + loss_weight * soft_labels(training.labels, counts)
+        else:
+            targets = np.hstack([targets, loss_weight * vote_shares(counts)])
+    return (targets if teachers or labels != "own" else None), noted
+
+
+def teacher_predictions(space: Workspace, name: str, faces: FaceSet) -> pd.DataFrame:
+    """What a run predicts for faces averaged with their mirror images, for distillation (Hinton et al. 2015).
+
+    They are kept below the results, so that the next student, or one on another machine, does not need the
+    teacher's weights. A cross-validation (`crossfit/…`) has no weights of its own and keeps these alone.
+
+    Raises:
+        DataError: the teacher has not finished and no predictions for these faces are kept.
+    """
+    weights, images = space.runs / name / "model.safetensors", fingerprint(faces.index)
+    checkpoint = sha256(weights) if weights.is_file() else None
+    with suppress(DataError):
+        kept = read_predictions(space.results, name, "train")
+        if kept.attrs["images"] == images and checkpoint in (None, kept.attrs["checkpoint"]):
+            return kept
+    with torch.random.fork_rng(devices=[]):  # the student's random numbers must not move
+        probabilities = predict(load_run(space, name).model, faces, flip=True)
+    write_predictions(space.results, name, "train", faces.index, str(checkpoint), flip=probabilities)
+    return read_predictions(space.results, name, "train")
+
+
+def calibrate(model: nn.Module, validation: FaceSet) -> dict[str, Any]:
+    """Fit scale and biases of a network's last layer on validation, and change it by them.
+
+    Returns:
+        `images`, `scale`, `biases` and `accuracy`: before, and after, cross-validated with each image judged
+        by a fit to the other folds (on the very images of the fit it would be too high).
+    """
+    labels, probabilities = validation.labels, predict(model, validation)
+    correct = probabilities.argmax(1) == labels
+    before, folds = (
+        float(correct.mean()),
+        max(2, min(10, int(np.unique(labels, return_counts=True)[1].min()))),
+    )
+    for fitted, judged in StratifiedKFold(folds, shuffle=True, random_state=0).split(labels, labels):
+        parameters = fit_bias(labels[fitted], probabilities[fitted])
+        correct[judged] = apply_bias(probabilities[judged], *parameters).argmax(1) == labels[judged]
+    scale, biases = fit_bias(labels, probabilities)
+    last = last_layer(model)
+    with torch.no_grad():
+        last.weight.mul_(scale)
+        last.bias.mul_(scale).add_(torch.from_numpy(biases).to(last.bias))
+    return {
+        "images": len(labels),
+        "scale": scale,
+        "biases": biases.tolist(),
+        "accuracy": {"before": before, "after, cross-validated": float(correct.mean())},
+    }
+
+
+@dataclass(frozen=True)
+class Result:
+    """A results file: how a run was trained, and its scores by split and variant."""
+
+    name: str  # of the run, e.g. "easynet-seed0": its file is <name>.json below the folder of results
+    profile: str
+    date: str
+    model: dict[str, Any]  # name, options, parameters, trained_parameters
+    recipe: dict[str, Any]  # fields of `Recipe`
+    data: dict[str, Any]  # faceset (checksum), sources, trained_on, splits (images by "split/source")
+    revision: str
+    packages: dict[str, str]
+    processor: str
+    training_seconds: float
+    images_per_second: float
+    checkpoint: str  # SHA-256 of the weights
+    learning_curve: list[dict[str, float]]
+    validation: dict[str, dict[str, Any]]  # `metrics` by variant: fer2013, fer2013+flip, …
+    test: dict[str, dict[str, Any]] = field(default_factory=dict)  # empty where it was not read
+    precision: str = "32-true"
+    protocol: dict[str, Any] = field(default_factory=lambda: {"disgust": "drop", "other_splits": []})
+    teachers: dict[str, Any] | None = None
+    labels: dict[str, Any] | None = None
+    calibrated: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values of all fields."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Result:
+        """Make a result of plain values, leaving out what is no field; TypeError if one is missing."""
+        return cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})
+
+
+def read_result(path: Path) -> Result:
+    """Read a results file.
+
+    Raises:
+        DataError: the file is missing, is not JSON, or lacks a field.
+    """
+    try:
+        return Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError("there is no such results file", file=path, remedy="run `fer evaluate`") from None
+    except (ValueError, TypeError) as error:
+        raise DataError(f"not a results file ({error})", file=path, remedy="write it again") from None
+
+
+def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:
+    """Score a run on validation, and on the test split if asked; write and return its results file.
+
+    The test split is read once for a finished run: where the results file already holds the test scores of
+    these very weights and faces, they are kept and the test images are not touched, unless the predictions
+    are missing or another network's.
+
+    Raises:
+        DataError: there is no such run, it has not finished, it was trained on another merged set, or there
+            are no test images.
+    """
+    run, faces = load_run(space, name), space.faces()
+    if test and not len(faces.split("test")):
+        remedy = "score on validation alone, or merge sources that have a test split"
+        raise DataError("the merged set has no test images", file=faces.path, remedy=remedy)
+    about = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    checkpoint, path = sha256(run.folder / "model.safetensors"), space.results / f"{name}.json"
+    fitted = run.folder / "calibration.json"
+    sizes = faces.index.groupby(["split", "source"], observed=True).size()
+    sources = {source["name"]: source for source in faces.manifest["sources"]}
+    data = {
+        "faceset": about["faceset"],
+        "sources": {source: known["checksums"] for source, known in sources.items()},
+        "trained_on": about["sources"] or sorted(sources),
+        "splits": {f"{split}/{source}": int(n) for (split, source), n in sizes.items()},
+    }
+    parameters = list(run.model.parameters())
+    before: dict[str, Any] = {}
+    with suppress(DataError):
+        known = read_result(path)
+        if (known.checkpoint, known.data) == (checkpoint, data) and (
+            not test or read_predictions(space.results, name, "test").attrs["checkpoint"] == checkpoint
+        ):
+            before = known.test
+    result = Result(
+        name=name,
+        profile=space.profile,
+        date=datetime.now(UTC).date().isoformat(),
+        model={
+            "name": about["network"],
+            "options": about["options"],
+            "parameters": sum(p.numel() for p in parameters),
+            "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        },
+        data=data,
+        protocol={
+            "disgust": faces.manifest["disgust"],
+            "other_splits": [
+                source for source, known in sources.items() if not known.get("own_splits", True)
+            ],
+        },
+        calibrated=json.loads(fitted.read_text()) if about["calibrated"] else None,
+        **{key: about[key] for key in ("recipe", "revision", "precision", "teachers", "labels")},
+        packages={p: version(p) for p in ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")},
+        processor=processor(),
+        training_seconds=round(float(run.history["seconds"].sum()), 1),
+        images_per_second=round(float(run.history["images_per_second"].median()), 1),
+        checkpoint=checkpoint,
+        learning_curve=run.history.to_dict("records"),
+        validation=score(space, name, run.model, checkpoint, "validation"),
+        test=score(space, name, run.model, checkpoint, "test") if test and not before else before,
+    )
+    write_json(path, result.to_json())
+    return result
+
+
+def score(
+    space: Workspace, name: str, model: nn.Module, checkpoint: str, split: str
+) -> dict[str, dict[str, Any]]:
+    """Score a network on one split, and keep what it predicted.
+
+    Returns:
+        For each source, by its name, what `metrics` gives; ``<source>+flip`` with the mirror image averaged;
+        ``<source>+ten-crop`` with ten views averaged, for the test split alone since it takes long; and
+        ``<source>-deduplicated`` without images that have an exact copy in an earlier split, if there are.
+    """
+    part = space.faces().split(split)
+    views = {"": predict(model, part), "+flip": predict(model, part, flip=True)}
+    write_predictions(space.results, name, split, part.index, checkpoint, p=views[""], flip=views["+flip"])
+    if split == "test":
+        views["+ten-crop"] = predict(model, part, ten_crop=True)
+    scores, fresh = {}, ~part.index["seen_copy"].to_numpy()
+    for source in sorted(part.index["source"].unique()):
+        mine = (part.index["source"] == source).to_numpy()
+        people = part.index["subject"].to_numpy()
+        people = None if pd.isna(people[mine]).any() else people.astype(str)
+        chosen = [(variant, views[variant], mine) for variant in views]
+        if 0 < (mine & fresh).sum() < mine.sum():
+            chosen.append(("-deduplicated", views[""], mine & fresh))
+        for variant, probabilities, rows in chosen:
+            whose = None if people is None else people[rows]
+            scores[source + variant] = metrics(part.labels[rows], probabilities[rows], whose)
+    return scores
 
 
 def fingerprint(index: pd.DataFrame) -> str:
@@ -203,7 +600,6 @@ def write_predictions(
     """Keep what a run predicted, in 16 bits, in `predictions/<name>-<split>.npz`.
 
     Square roots are rounded, since averages over runs have near ties that half precision would turn.
-
     The columns that the images have in common for all runs are kept once, in `predictions/<split>.parquet`.
 
     Args:
@@ -222,19 +618,15 @@ def write_predictions(
         rows = np.flatnonzero(roots.argmax(1) != best)
         roots[rows, best[rows]] += 1
         kept[variant] = np.ascontiguousarray(roots.T)
-    folder, images = results / "predictions", fingerprint(index)
-    path = folder / f"{name}-{split}.npz"
+    path, images = results / "predictions" / f"{name}-{split}.npz", fingerprint(index)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    try:
-        np.savez_compressed(aside, checkpoint=checkpoint, images=images, **kept)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    aside = path.with_name(f".{os.getpid()}.{path.name}")
+    np.savez_compressed(aside, checkpoint=checkpoint, images=images, **kept)
+    aside.replace(path)
     if split != "train":
         table = index.drop(columns="hash").reset_index(drop=True)
         table.attrs = {"images": images}
-        write_table(folder / f"{split}.parquet", table)
+        write_table(results / "predictions" / f"{split}.parquet", table)
 
 
 def read_predictions(results: Path, name: str, split: str) -> pd.DataFrame:
@@ -247,25 +639,45 @@ def read_predictions(results: Path, name: str, split: str) -> pd.DataFrame:
     Raises:
         DataError: nothing is kept, or on other images than those of the set evaluated last.
     """
-    path = results / "predictions" / f"{name}-{split}.npz"
-    if (before := path.with_suffix(".parquet")).is_file():  # the form before
-        return pd.read_parquet(before)
-    remedy = f"run `fer evaluate {name}`" + (" --test" if split == "test" else "")
+    folder = results / "predictions"
+    path = folder / f"{name}-{split}.npz"
+    remedy = f"run `fer evaluate {name}{' --test' if split == 'test' else ''}`"
     if not path.is_file():
         raise DataError("no predictions are kept", file=path, remedy=remedy)
     with np.load(path) as file:
-        attrs = {name: str(file[name]) for name in ("checkpoint", "images")}
-        columns = {
-            f"{variant}_{c}": np.square(file[variant][i] / np.float32(STEPS))
-            for variant in ("p", "flip")
-            if variant in file
-            for i, c in enumerate(CLASSES)
-        }
-    table = pd.DataFrame(columns)
+        table = pd.DataFrame(
+            {
+                f"{variant}_{c}": values
+                for variant in ("p", "flip")
+                if variant in file
+                for c, values in zip(CLASSES, np.square(file[variant] / np.float32(STEPS)), strict=True)
+            }
+        )
+        attrs = {key: str(file[key]) for key in ("checkpoint", "images")}
     if split != "train":
-        images = pd.read_parquet(results / "predictions" / f"{split}.parquet")
+        images = pd.read_parquet(folder / f"{split}.parquet")
         if images.attrs["images"] != attrs["images"]:
             raise DataError("the predictions are on images of another merged set", file=path, remedy=remedy)
         table = pd.concat([images, table], axis=1)
     table.attrs = attrs
     return table
+
+
+def revision() -> str:
+    """The commit of the code, with ``+changes`` where the checkout differs from it, or ``"unknown"``."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.check_output(
+            [*git, "rev-parse", "--short=12", "HEAD"], text=True, stderr=subprocess.DEVNULL
+        )
+        clean = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."]).returncode == 0
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.strip() + ("" if clean else "+changes")
+
+
+def processor() -> str:
+    """The processor's own name where the system gives it."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    named = re.search(r"^model name\s*: (.*)$", info, re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()

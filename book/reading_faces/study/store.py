@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import numpy as np
 from fer_utils.errors import DataError
 from fer_utils.evaluation import wilson_interval
 from fer_utils.files import write_json
-from fer_utils.results import processor, stamp
 
 
 def write_report(path: Path, report: dict[str, Any]) -> dict[str, Any]:
@@ -24,7 +24,10 @@ def write_report(path: Path, report: dict[str, Any]) -> dict[str, Any]:
     Returns:
         What is in the file.
     """
-    stamped = json.loads(json.dumps(stamp() | {"processor": processor()} | report))
+    from fer_utils.experiment import processor, revision  # which imports Lightning: not to read a report
+
+    stamp = {"date": datetime.now(UTC).date().isoformat(), "revision": revision(), "processor": processor()}
+    stamped = json.loads(json.dumps(stamp | report))
     write_json(path, stamped)
     return stamped
 
