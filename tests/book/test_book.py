@@ -151,7 +151,7 @@ def test_figures_have_alternative_texts(document):
 
 
 def test_pages_suit_every_reader():
-    """In Chromium, light and dark: nothing that axe-core calls serious, and no table that scrolls sideways."""
+    """In Chromium, light and dark: nothing that axe-core calls serious, no table that scrolls sideways."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine: pages were not looked at")
