@@ -58,7 +58,7 @@ book: $(READY)  ## run the chapters (PROFILE=demo or full) and build the HTML
 # may have been merged with options of their own, and runs belong to the set that they were trained on.
 ifeq ($(PROFILE),demo)
 $(FACESET): $(READY) $(shell find fer_utils/datasets fer_utils/demo fer_utils/faces.py -name '*.py')
-	@$(BIN)/fer demo
+	@$(BIN)/fer demo --again
 else
 $(FACESET): | $(READY)
 	@$(BIN)/fer merge

@@ -1,0 +1,36 @@
+"""List the experiments: `make study`, or `python -m reading_faces.study`."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+# What each writes below book/results, and how long it took on two cores.
+EXPERIMENTS = {
+    "checks": ("checks/emonet-checks.json", "an hour"),
+    "merging": ("comparisons/merging.json", "3 hours, with CK+ and JAFFE"),
+    "depth": ("comparisons/depth.json", "2 hours"),
+    "pretraining": ("comparisons/pretraining.json", "90 minutes"),
+    "caching": ("benchmarks/caching.json", "an hour"),
+    "sweep": ("sweeps/facenet.json", "5 hours"),
+    "compare": ("comparisons/networks.json, votes.json", "seconds"),
+    "claims": ("nothing: judges what is stored", "seconds"),
+    "agreement": ("labels/agreement.json, networks.json", "seconds"),
+    "crossfit": ("labels/issues.json", "an hour"),
+    "inspection": ("inspection/RUN.json", "15 minutes a network"),
+    "audit": ("nothing: tests groups that you bring", "seconds"),
+    "speed": ("benchmarks/speed.json, throughput.json", "minutes"),
+}
+
+
+def main() -> None:
+    """Print one line an experiment: its question, its file, its time."""
+    print("python -m reading_faces.study.NAME runs an experiment on the merged set of FER_DATA.\n")
+    for name, (writes, takes) in EXPERIMENTS.items():
+        code = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+        question = (ast.get_docstring(ast.parse(code)) or "").splitlines()[0].split(": `python")[0].rstrip(".:")
+        print(f"{name:12s} {question}\n{'':12s} writes {writes}; takes {takes}\n")
+
+
+if __name__ == "__main__":
+    main()
