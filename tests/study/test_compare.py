@@ -1,120 +1,162 @@
-"""Paired comparisons of runs, and whether merging helps."""
+"""Two networks are compared from stored predictions; what the book stores is what its predictions give."""
 
+import dataclasses
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from fer_utils import cli, results, runs
-from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.evaluation import mcnemar
-from fer_utils.workspace import Workspace
+from fer_utils.evaluation import mcnemar, metrics
+from fer_utils.experiment import Workspace, read_result, write_predictions
+from fer_utils.files import write_json
+from reading_faces.report.scores import RESULTS
 from reading_faces.study import compare
+from reading_faces.study.store import read_report
 
-TINY = {
-    "model_options": {"widths": [2, 4, 4], "hidden": 8},
-    "recipe_changes": {"epochs": 1, "batch_size": 16, "lr": 0.05, "augment": None},
+MEMBERS = {"easynet": ["easynet-seed0", "easynet-seed1"], "facenet": ["facenet-seed0", "facenet-seed1"]}
+RUNS = [*MEMBERS["easynet"], *MEMBERS["facenet"]]
+PUBLISHED = {
+    "networks": {"easynet": "easynet", "facenet": "facenet"},
+    "votes": {"easynet": "easynet-both-taught-70", "facenet": "facenet-both-160-calibrated"},
 }
 
 
-@pytest.fixture(scope="module")
-def space(three_sources, tmp_path_factory):
-    root = tmp_path_factory.mktemp("compare")
-    (root / "faceset").symlink_to(three_sources.path)
-    return Workspace("demo", root / "data", root, root / "results")
+def keep(space, name, images=240, sharpness=1.0):
+    """Made-up predictions and results of a run, the sharper the better."""
+    rng = np.random.default_rng(sum(name.encode()))
+    template = read_result(RESULTS / "easynet-seed0.json")
+    result = {"name": name, "checkpoint": name, "recipe": {"seed": int(name[-1])}}
+    for split in ("validation", "test"):
+        index = pd.DataFrame(
+            {
+                "label": np.arange(images) % 6,
+                "source": np.where(np.arange(images) < images - 60, "fer2013", "jaffe"),
+                "origin": [f"{split}:{i}" for i in range(images)],
+                "hash": [f"{split}:{i}" for i in range(images)],
+                "seen_copy": np.arange(images) % 9 == 0,
+            }
+        )
+        variants = {}
+        for variant in ("p", "flip"):
+            logits = rng.normal(size=(images, 6)) + sharpness * np.eye(6)[index["label"]]
+            variants[variant] = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        write_predictions(space.results, name, split, index, name, **variants)
+        own = (index["source"] == "fer2013").to_numpy()
+        result[split] = {"fer2013": metrics(index["label"].to_numpy()[own], variants["p"][own])}
+    write_json(space.results / f"{name}.json", dataclasses.replace(template, **result).to_json())
 
 
-@pytest.fixture(scope="module")
-def report(space):
-    return compare.merging(space, seeds=(0, 1), **TINY)
+@pytest.fixture
+def space(tmp_path):
+    space = Workspace("demo", tmp_path, tmp_path, tmp_path / "results")
+    for network, names in MEMBERS.items():
+        for name in names:
+            keep(space, name, sharpness={"easynet": 1.0, "facenet": 1.6}[network])
+    return space
 
 
-def test_both_trainings_have_the_same_budget_and_judge(space, report):
-    assert report["steps"] == 144 // 16 and report["sources"] == {"ckplus": 72, "fer2013": 144, "jaffe": 72}
-    for pair in report["pairs"]:
-        assert pair["images"] == 48
-        merged, alone = (results.read(space.results / f"{name}.json") for name in pair["runs"])
-        assert merged["data"]["trained_on"] == ["ckplus", "fer2013", "jaffe"]
-        assert alone["data"]["trained_on"] == ["fer2013"]
-        assert merged["recipe"] == alone["recipe"] and merged["recipe"]["seed"] == pair["seed"]
-        accuracies = [r["test"]["fer2013"]["accuracy"] for r in (merged, alone)]
-        assert pair["accuracy"] == pytest.approx(accuracies)
-        assert pair["difference"] == pytest.approx(accuracies[0] - accuracies[1])
-    assert report["difference"]["seeds"] == 2
-    assert json.loads((space.results / "comparisons" / "merging.json").read_text()) == report
+def test_the_report_is_what_the_predictions_say(space):
+    report = compare.compare(space, MEMBERS)
+    seen = compare.answers(space, RUNS, "test")
+    assert report["images"] == {"plain": 180, "flip": 180, "deduplicated": 160}
+    for network, names in MEMBERS.items():
+        known = {name: read_result(space.results / f"{name}.json") for name in names}
+        for name, result in known.items():
+            assert report["runs"][name]["network"] == network
+            assert report["runs"][name]["seed"] == int(name[-1])
+            assert report["runs"][name]["test"]["plain"] == result.test["fer2013"]["accuracy"]
+        assert report["best"][network] == max(names, key=lambda n: known[n].validation["fer2013"]["accuracy"])
+        mean = report["means"]["flip"][network]
+        assert mean["accuracy"] == pytest.approx(
+            np.mean([report["runs"][name]["test"]["flip"] for name in names])
+        )
+        assert mean["interval"][0] < mean["accuracy"] < mean["interval"][1] and mean["seeds"] == 2
+    what = [(pair["what"], pair["variant"]) for pair in report["pairs"]]
+    assert what == [(w, v) for w in ("best by validation", "seed 0", "seed 1") for v in compare.VARIANTS]
+    pair = next(p for p in report["pairs"] if (p["what"], p["variant"]) == ("seed 1", "deduplicated"))
+    right = [seen.plain[i][seen.fresh].argmax(1) == seen.labels[seen.fresh] for i in (3, 1)]
+    assert pair["runs"] == ["facenet-seed1", "easynet-seed1"]
+    assert {key: pair[key] for key in mcnemar(*right)} == mcnemar(*right)
 
 
-def test_finished_trainings_are_kept_on_real_data(three_sources, tmp_path, monkeypatch):
-    (tmp_path / "faceset").symlink_to(three_sources.path)
-    space = Workspace("full", tmp_path / "data", tmp_path, tmp_path / "results")
-    first = compare.merging(space, seeds=(0,), verbose=False, **TINY)
-    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
-    assert compare.merging(space, seeds=(0,), verbose=False, **TINY)["pairs"] == first["pairs"]
-    plain = TINY | {"model_options": TINY["model_options"] | {"batch_norm": False}}
-    with pytest.raises(DataError, match="batch_norm is True, not False"):
-        compare.merging(space, seeds=(0,), verbose=False, **plain)
-    other = TINY | {"recipe_changes": TINY["recipe_changes"] | {"lr": 0.1}}
-    with pytest.raises(DataError, match=r"other settings than the comparison asks for: lr is 0.05, not 0.1"):
-        compare.merging(space, seeds=(0,), verbose=False, **other)
-
-
-def test_the_test_is_mcnemars_on_the_kept_answers(space, report):
-    first, second = report["pairs"][0]["runs"]
-    tables = [
-        pd.read_parquet(results.predictions_path(space.results, run, "test")) for run in (first, second)
+def test_ensembles_are_chosen_on_validation_and_scored_on_the_test(space):
+    report = compare.compare(space, MEMBERS)
+    seen = {s: compare.answers(space, RUNS, s) for s in ("validation", "test")}
+    assert [(e["name"], e["variant"]) for e in report["ensembles"]] == [
+        (name, variant)
+        for variant in ("plain", "flip")
+        for name in ("easynet", "facenet", "easynet and facenet")
     ]
-    tables = [t[t["source"] == "fer2013"] for t in tables]
-    correct = [np.array([CLASSES[i] for i in t[compare.PROBABILITIES].to_numpy().argmax(1)]) for t in tables]
-    truth = np.array([CLASSES[i] for i in tables[0]["label"]])
-    expected = mcnemar(correct[0] == truth, correct[1] == truth)
-    found = compare.paired(space, first, second)
-    assert {k: found[k] for k in expected} == expected
-    turned = compare.paired(space, second, first)
-    assert turned["difference"] == -found["difference"] and turned["p"] == found["p"]
+    for mixed in report["ensembles"]:
+        weights = np.array([mixed["weights"].get(name, 0) for name in RUNS])
+        assert weights.sum() == pytest.approx(1, abs=1e-5)
+        scores = {}
+        for split, each in seen.items():
+            probabilities = np.tensordot(weights, getattr(each, mixed["variant"]), 1)
+            scores[split] = np.mean(probabilities.argmax(1) == each.labels)
+        assert mixed["validation"] == pytest.approx(scores["validation"])
+        assert mixed["test"]["accuracy"] == pytest.approx(scores["test"])
+        assert mixed["against"]["run"] in report["best"].values()
+    for variant in (0, 3):
+        easy, face, both = report["ensembles"][variant : variant + 3]
+        assert both["validation"] >= max(easy["validation"], face["validation"])
 
 
-def test_no_image_is_read_again(space, report, monkeypatch):
-    monkeypatch.setattr("fer_utils.datasets.faceset.FaceSet.take", lambda *_: pytest.fail("images were read"))
-    compare.paired(space, *report["pairs"][0]["runs"])
+@pytest.mark.parametrize("damage", ["weights", "images", "source"])
+def test_predictions_that_do_not_belong_together_are_refused(space, damage):
+    names, source = ["easynet-seed0", "easynet-seed1"], "fer2013"
+    if damage == "weights":
+        path = space.results / "easynet-seed1.json"
+        write_json(path, json.loads(path.read_text()) | {"checkpoint": "other"})
+        problem = "easynet-seed1 are of other weights"
+    elif damage == "images":
+        keep(space, "easynet-seed1", images=120)
+        problem = "another merged set"
+    else:
+        source, problem = "kdef", "other images or labels"
+    with pytest.raises(DataError, match=rf"{problem}.*fer evaluate easynet-seed"):
+        compare.answers(space, names, "test", source)
 
 
-def test_what_cannot_be_compared_is_refused(space, report, tmp_path):
-    first, second = report["pairs"][0]["runs"]
-    with pytest.raises(DataError, match=r"no predictions are kept.*fer evaluate nothing --test"):
-        compare.paired(space, first, "nothing")
-    path = results.predictions_path(space.results, second, "test")
-    table = pd.read_parquet(path)
-    table.iloc[1:].to_parquet(path)
-    with pytest.raises(DataError, match="not scored on the same test images"):
-        compare.paired(space, first, second)
-    relabelled = table.assign(label=(table["label"] + 1) % 6)  # a row of the source was put right
-    relabelled.attrs = table.attrs
-    relabelled.to_parquet(path)
-    with pytest.raises(DataError, match="not scored on the same test images and labels"):
-        compare.paired(space, first, second)
-    with pytest.raises(DataError, match=r"not scored on test images of kdef.*ask for a source.*fer2013"):
-        compare.paired(space, first, second, source="kdef")
-    shutil.copy(results.predictions_path(space.results, first, "test"), path)
-    with pytest.raises(DataError, match="not of the weights that its results file speaks of"):
-        compare.paired(space, first, second)
-    table.to_parquet(path)
+def test_the_command_writes_the_report_and_prints_the_pairs(space, capsys, monkeypatch):
+    monkeypatch.setattr(compare, "workspace", lambda profile: space)
+    compare.main(["--profile", "demo", "--name", "some", "--easynet", "easynet", "--facenet", "facenet"])
+    report = read_report(space.results / "comparisons" / "some.json")
+    assert {k: v for k, v in report.items() if k in ("best", "pairs")} == {
+        k: v for k, v in compare.compare(space, MEMBERS).items() if k in ("best", "pairs")
+    }
+    assert f"seed 1, plain: {report['pairs'][6]['difference']:+.2%}" in capsys.readouterr().out
 
 
-def test_one_source_has_nothing_to_be_merged_with(toy_faces, tmp_path):
-    (tmp_path / "faceset").symlink_to(toy_faces.path)
-    with pytest.raises(DataError, match=r"holds fer2013 only.*CK\+ or JAFFE"):
-        compare.merging(Workspace("demo", tmp_path, tmp_path, tmp_path / "results"))
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_stored_predictions_give_the_stored_comparison(name):
+    space = Workspace("full", RESULTS, RESULTS, RESULTS)
+    members = {n: [f"{stem}-seed{seed}" for seed in range(3)] for n, stem in PUBLISHED[name].items()}
+    again = json.loads(json.dumps(compare.compare(space, members)))
+    stored = read_report(RESULTS / "comparisons" / f"{name}.json")
+    for part in ("images", "runs", "best", "pairs"):
+        assert again[part] == stored[part], part
+    for ours, theirs in zip(again["ensembles"], stored["ensembles"], strict=True):
+        assert {k: v for k, v in ours.items() if k != "test"} == {
+            k: v for k, v in theirs.items() if k != "test"
+        }
+        # Sixteen bits move the log loss in the sixth place and nothing that counts images.
+        assert ours["test"]["confusion"] == theirs["test"]["confusion"]
+        assert ours["test"]["log_loss"] == pytest.approx(theirs["test"]["log_loss"], abs=1e-5)
+    for variant, means in stored["means"].items():
+        for network, mean in means.items():
+            for key, value in mean.items():
+                assert again["means"][variant][network][key] == pytest.approx(value, abs=1e-9)
 
 
-def test_the_commands_say_the_same(space, report, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_workspace", lambda options: space)
-    pair = report["pairs"][0]
-    assert cli.main(["compare", *pair["runs"]]) == 0
-    said = capsys.readouterr().out
-    assert f"{pair['accuracy'][0]:.2%}" in said and f"p = {pair['p']:.2g}" in said
-    monkeypatch.setattr(runs, "train", lambda *a, **k: pytest.fail("trained"))
-    assert cli.main(["compare", pair["runs"][0], "nothing"]) == 1
-    assert "fer evaluate nothing --test" in capsys.readouterr().err
+def test_stored_predictions_give_the_accuracies_of_their_results():
+    for path in sorted((RESULTS / "predictions").glob("*-test.npz")):
+        run = path.stem.removesuffix("-test")
+        space, result = Workspace("full", RESULTS, RESULTS, RESULTS), read_result(RESULTS / f"{run}.json")
+        for split, scores in (("validation", result.validation), ("test", result.test)):
+            seen = compare.answers(space, [run], split)
+            assert seen.correct().mean() == pytest.approx(scores["fer2013"]["accuracy"], abs=1e-12), run
+            alone = scores["fer2013-deduplicated"]["accuracy"]
+            assert seen.correct("deduplicated").mean() == pytest.approx(alone, abs=1e-12), run

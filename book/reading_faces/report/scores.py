@@ -109,7 +109,12 @@ def seed_means(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def published() -> pd.DataFrame:
-    """Read others' figures: `system`, `network`, `accuracy` (0–1), `protocol`, `source` (reference's key)."""
+    """Read others' figures, `book/anchors.csv`.
+
+    Returns:
+        `system`, `network` of ours that it is comparable with, `accuracy` (0–1), `low`, `high` (where stated),
+        `protocol`, `source` (key of the references); `name` and `short` (protocol) for the overview's rows.
+    """
     return pd.read_csv(RESULTS.parent / "anchors.csv")
 
 
