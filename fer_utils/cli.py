@@ -35,15 +35,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from fer_utils.datasets.inventory import inventory, render
+    from fer_utils.datasets.fer2013 import fetch
+    from fer_utils.datasets.inventory import inventory
 
+    root = _workspace(options).data
     if options.fetch:
-        from fer_utils.datasets.fetch import fetch_fer2013
-
-        print(f"FER2013 is in {fetch_fer2013(_workspace(options).data)}")
-    known = inventory(_workspace(options).data)
-    print(render(known))
-    return 1 if known.damaged else 0
+        fetch(root)
+    text, damaged = inventory(root)
+    print(text)
+    return int(damaged)
 
 
 def _demo(options: argparse.Namespace) -> None:

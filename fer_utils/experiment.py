@@ -35,7 +35,7 @@ from fer_utils.datasets.merge import merge
 from fer_utils.emotions import CLASSES, FOLDER_NAMES, DisgustRule
 from fer_utils.errors import DataError
 from fer_utils.evaluation import metrics, predict
-from fer_utils.files import sha256, write_json, write_table
+from fer_utils.files import atomic_path, sha256, write_json, write_table
 from fer_utils.models import MODELS, FaceNet, build
 from fer_utils.training import Fit, Recipe, check_same_run, default_precision, fit, last_layer, print_epoch
 from fer_utils.weights import load_model, load_pretrained, save_checkpoint
@@ -254,7 +254,7 @@ def train(
         "network": network,
         "options": model.options,
         "sources": sources and sorted(sources),
-        "faceset": sha256(faces.path / "manifest.json"),
+        "merged": faces.manifest["checksums"],
         "calibrated": calibrated,
         "precision": trainer.setdefault("precision", default_precision()),
         "revision": revision(),
@@ -322,7 +322,7 @@ def load_run(space: Workspace, name: str, *, verbose: bool = False) -> Fit:
 def check_same_dataset(folder: Path, faces: FaceSet) -> None:
     """Raise DataError where the run of a folder was trained on another merged set than this."""
     path = folder / "run.json"
-    if path.exists() and json.loads(path.read_text())["faceset"] != sha256(faces.path / "manifest.json"):
+    if path.exists() and json.loads(path.read_text())["merged"] != faces.manifest["checksums"]:
         raise DataError(
             "the run was trained on another merged set: its training images may be test images now",
             file=path,
@@ -515,7 +515,7 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:
     sizes = faces.index.groupby(["split", "source"], observed=True).size()
     sources = {source["name"]: source for source in faces.manifest["sources"]}
     data = {
-        "faceset": about["faceset"],
+        "faceset": sha256(faces.path / "manifest.json"),
         "sources": {source: known["checksums"] for source, known in sources.items()},
         "trained_on": about["sources"] or sorted(sources),
         "splits": {f"{split}/{source}": int(n) for (split, source), n in sizes.items()},
@@ -620,9 +620,8 @@ def write_predictions(
         kept[variant] = np.ascontiguousarray(roots.T)
     path, images = results / "predictions" / f"{name}-{split}.npz", fingerprint(index)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
-    np.savez_compressed(aside, checkpoint=checkpoint, images=images, **kept)
-    aside.replace(path)
+    with atomic_path(path) as aside, aside.open("wb") as file:
+        np.savez_compressed(file, checkpoint=checkpoint, images=images, **kept)
     if split != "train":
         table = index.drop(columns="hash").reset_index(drop=True)
         table.attrs = {"images": images}

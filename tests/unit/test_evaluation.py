@@ -14,6 +14,7 @@ from fer_utils.evaluation import (
     majority_accuracy,
     mcnemar,
     metrics,
+    paired_interval,
     predict,
     wilson_interval,
 )
@@ -63,13 +64,6 @@ def test_metrics_agree_with_scikit_learn(seed, n):
         assert scores["recall"][name] is None or scores["recall"][name] == pytest.approx(value)
     low, high = scores["accuracy_interval"]
     assert 0 <= low <= scores["accuracy"] <= high <= 1
-
-
-def test_metrics_refuse_what_does_not_fit():
-    with pytest.raises(ValueError, match="0 labels"):
-        metrics(np.array([], int), np.empty((0, 6)))
-    with pytest.raises(ValueError, match="shape"):
-        metrics(np.array([1, 2]), np.ones((3, 6)))
 
 
 def test_bootstrap_interval_matches_drawing_images():
@@ -171,3 +165,16 @@ def test_the_interval_of_a_source_with_people_is_theirs():
     people = np.repeat(["a", "b", "c", "d"], 10)
     wide, narrow = (metrics(labels, probabilities, given_)["accuracy_interval"] for given_ in (people, None))
     assert np.ptp(wide) > 2 * np.ptp(narrow)
+
+
+def test_intervals_of_numbers_of_columns_and_of_differences():
+    rng = np.random.default_rng(4)
+    values = rng.normal(1, 2, (200, 2))
+    low, high = bootstrap_interval(values, draws=2000)
+    half = 1.96 * values.std(0) / np.sqrt(200)
+    np.testing.assert_allclose([low, high], [values.mean(0) - half, values.mean(0) + half], atol=0.06)
+    first, second = rng.random(500) < 0.8, rng.random(500) < 0.7
+    low, high = paired_interval(first, second)
+    half = 1.96 * (first * 1.0 - second).std() / np.sqrt(500)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.1) and low < mcnemar(first, second)["difference"] < high
+    assert paired_interval(first, first) == (0.0, 0.0)
