@@ -95,15 +95,16 @@ def bootstrap_interval(
     """
     if not len(values):
         raise ValueError("an interval needs at least one image")
-    if people is None:  # images of one value are alike: only how many of them are drawn matters
-        sums, images = np.unique(values, axis=0, return_counts=True)
-        key = sums.reshape(len(sums), -1).sum(1, dtype=float)
-        order, drawn = np.lexsort((-key, -np.abs(key))), len(values)
-        sums, sizes, chances = sums[order], np.ones(len(order)), images[order] / drawn
-    else:
+    drawn, sums, chances = len(values), np.asarray(values), np.full(len(values), 1 / len(values))
+    sizes = np.ones(drawn)
+    if people is not None:
         _, person = np.unique(people, return_inverse=True)
         sums, sizes = np.bincount(person, values), np.bincount(person)
         drawn, chances = len(sizes), np.full(len(sizes), 1 / len(sizes))
+    elif sums.ndim == 1:  # images of one value are alike: only how many of them are drawn matters
+        sums, images = np.unique(values, return_counts=True)
+        order = np.lexsort((-sums.astype(float), -np.abs(sums.astype(float))))
+        sums, sizes, chances = sums[order], np.ones(len(order)), images[order] / drawn
     if np.asarray(values).dtype == bool and np.all(values == values[0]):
         return wilson_interval(drawn * int(values[0]), drawn, level=level)
     often = np.random.default_rng(seed).multinomial(drawn, chances, draws)

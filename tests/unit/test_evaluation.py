@@ -176,5 +176,7 @@ def test_intervals_of_numbers_of_columns_and_of_differences():
     first, second = rng.random(500) < 0.8, rng.random(500) < 0.7
     low, high = paired_interval(first, second)
     half = 1.96 * (first * 1.0 - second).std() / np.sqrt(500)
-    assert (high - low) / 2 == pytest.approx(half, rel=0.1) and low < mcnemar(first, second)["difference"] < high
+    assert (high - low) / 2 == pytest.approx(half, rel=0.1) and low < mcnemar(first, second)[
+        "difference"
+    ] < high
     assert paired_interval(first, first) == (0.0, 0.0)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_utils.evaluation import mean_intervals, predict
+from fer_utils.evaluation import bootstrap_interval, predict
 from fer_utils.experiment import Workspace, evaluate, recipe_for, train_or_load, workspace
 from reading_faces.study.store import write_report
 
@@ -41,9 +41,10 @@ def depth(space: Workspace, seeds: tuple[int, ...] = (0,), **settings: Any) -> d
         right.setdefault(key, []).append(predict(run.model, faces).argmax(1) == faces.labels)
     pairs = [(second, first) for first, second in itertools.combinations(right, 2)]
     values = np.column_stack([np.mean(right[a], 0) - np.mean(right[b], 0) for a, b in pairs])
+    ends_of_all = np.transpose(bootstrap_interval(values, draws=2000))
     differences = [
         {"first": first, "second": second, "difference": float(mean), "interval": ends.tolist()}
-        for (first, second), mean, ends in zip(pairs, values.mean(0), mean_intervals(values), strict=True)
+        for (first, second), mean, ends in zip(pairs, values.mean(0), ends_of_all, strict=True)
     ]
     about = {"profile": space.profile, "source": SOURCE, "split": "validation", "images": len(faces)}
     report = about | {"epochs": result.recipe["epochs"], "runs": runs, "differences": differences}

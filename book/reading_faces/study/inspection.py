@@ -24,10 +24,9 @@ from fer_utils import calibration
 from fer_utils.demo.layouts import demo_faces
 from fer_utils.emotions import CLASSES
 from fer_utils.evaluation import bootstrap_interval, predict, wilson_interval
-from fer_utils.experiment import workspace
+from fer_utils.experiment import check_same_dataset, workspace
 from fer_utils.faces import resize
 from fer_utils.files import sha256
-from fer_utils.runs import refuse_another_set
 from fer_utils.weights import load_model
 from reading_faces.study.store import write_report
 
@@ -331,7 +330,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     space = workspace(options.profile)
     faces, path = space.faces(), space.runs / options.run / "model.safetensors"
-    refuse_another_set(path.parent, faces)
+    check_same_dataset(path.parent, faces)
     part, model = faces.split("validation", "fer2013"), load_model(path)
     data = {"faceset": sha256(faces.path / "manifest.json"), "split": "validation", "source": "fer2013"}
     about = {"format": 1, "name": options.run, "profile": options.profile, "checkpoint": sha256(path)}
