@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fer_utils.experiment import Result, read_result
 from reading_faces.study.stats import mean_score
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"  # of real data, as they come with the book
@@ -44,8 +44,7 @@ def load_scores(*patterns: str, folder: Path = RESULTS) -> pd.DataFrame:
     Returns:
         The columns of `tidy`; runs in the order of `RUN_NAMES`, then others, by seed.
     """
-    paths = [path for pattern in patterns or RUNS for path in sorted(folder.glob(pattern))]
-    table = tidy(json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    table = tidy(read_result(path) for pattern in patterns or RUNS for path in sorted(folder.glob(pattern)))
     if table.empty:
         return table
     order = list(RUN_NAMES.values())
@@ -53,11 +52,11 @@ def load_scores(*patterns: str, folder: Path = RESULTS) -> pd.DataFrame:
     return table.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
 
 
-def tidy(results: Iterable[Any]) -> pd.DataFrame:
+def tidy(results: Iterable[Result]) -> pd.DataFrame:
     """Make a table of results, one row a run, split, source and variant.
 
     Args:
-        results: `Result`s, or what their files hold.
+        results: as `evaluate` returns them.
 
     Returns:
         `run`, `network` (EmoNet, EasyNet, FaceNet), `training` (the reader's name, `RUN_NAMES`), `seed`,
@@ -68,10 +67,9 @@ def tidy(results: Iterable[Any]) -> pd.DataFrame:
     """
     rows = []
     for result in results:
-        known = result if isinstance(result, dict) else vars(result)
-        about = _about(known)
-        for split in ("validation", "test"):
-            for key, scores in (known.get(split) or {}).items():
+        about = _about(result)
+        for split, known in (("validation", result.validation), ("test", result.test)):
+            for key, scores in known.items():
                 source, suffix = re.fullmatch(r"(\w+)([-+].+)?", key).groups()
                 rows.append(
                     about
@@ -112,31 +110,30 @@ def published() -> pd.DataFrame:
     """Read others' figures, `book/anchors.csv`.
 
     Returns:
-        `system`, `network` of ours that it is comparable with, `accuracy` (0–1), `low`, `high` (where stated),
+        `system`, `network` of ours that it compares with, `accuracy` (0–1), `low`, `high` (where stated),
         `protocol`, `source` (key of the references); `name` and `short` (protocol) for the overview's rows.
     """
     return pd.read_csv(RESULTS.parent / "anchors.csv")
 
 
-def _about(result: dict[str, Any]) -> dict[str, Any]:
+def _about(result: Result) -> dict[str, Any]:
     """What is the same in all rows of a run."""
-    stem = re.sub(r"-seed\d+$", "", result["name"])
-    network = {"emonet": "EmoNet", "easynet": "EasyNet", "facenet": "FaceNet"}[result["model"]["name"]]
-    curve = pd.DataFrame(result["learning_curve"])
+    stem = re.sub(r"-seed\d+$", "", result.name)
+    curve = pd.DataFrame(result.learning_curve)
     return {
-        "run": result["name"],
-        "network": network,
+        "run": result.name,
+        "network": {"emonet": "EmoNet", "easynet": "EasyNet", "facenet": "FaceNet"}[result.model["name"]],
         "training": RUN_NAMES.get(stem) or RUN_NAMES.get(stem.split("/")[-1], stem),
-        "seed": result["recipe"]["seed"],
-        "parameters": result["model"]["parameters"],
-        "trained_parameters": result["model"].get("trained_parameters"),
+        "seed": result.recipe["seed"],
+        "parameters": result.model["parameters"],
+        "trained_parameters": result.model.get("trained_parameters"),
         "epochs": len(curve),
         "best_epoch": int(curve["epoch"][curve["val_accuracy"].idxmax()]),
-        "hours": result["training_seconds"] / 3600,
-        "labels": (result.get("labels") or {"kind": "own"})["kind"],
-        "teachers": len((result.get("teachers") or {"checkpoints": ()})["checkpoints"]),
-        "calibrated": bool(result.get("calibrated")),
-        "profile": result["profile"],
-        "date": result["date"],
-        "revision": result["revision"],
+        "hours": result.training_seconds / 3600,
+        "labels": (result.labels or {"kind": "own"})["kind"],
+        "teachers": len((result.teachers or {"checkpoints": ()})["checkpoints"]),
+        "calibrated": bool(result.calibrated),
+        "profile": result.profile,
+        "date": result.date,
+        "revision": result.revision,
     }
