@@ -71,36 +71,32 @@ def doubts(labels: np.ndarray, predicted: np.ndarray, votes: np.ndarray) -> dict
     """Compare the labels that out-of-fold predictions, float (N, 6), doubt with the votes, int (N, 10).
 
     Returns:
-        `images` with votes and one top word; `differs` and `unsaid`: how well the doubts meet the labels that
-        are not that word, and those that nobody chose (share of `wrong` labels, number of `doubted` ones,
-        `precision`, `recall`, precision among the `first`, most suspicious ones, area under the ROC curve);
-        `agree`: of doubted labels with another class on top, those for which the network predicts that class.
+        `images` with votes and one top word; how well the doubts meet the labels that are not that word,
+        `differs`, and those that nobody chose, `unsaid`, with precision among the `first`, most suspicious
+        ones; `agree`: of doubted labels with another class on top, those for which that class is predicted.
     """
     rows, best, six = np.arange(len(labels)), votes.max(1), votes[:, SIX]
-    tied = (six.max(1) == best) & ((votes == best[:, None]).sum(1) > 1)
-    kept, own, top = (best > 0) & ~tied, six[rows, labels], six.argmax(1)
-    doubted, suspicion = find_label_issues(labels, predicted, n_jobs=1), -predicted[rows, labels]
+    tied, own = (six.max(1) == best) & ((votes == best[:, None]).sum(1) > 1), six[rows, labels]
+    kept, doubted = (best > 0) & ~tied, find_label_issues(labels, predicted, n_jobs=1)
     other = doubted & kept & (own < best) & (six.max(1) == best)
 
-    def hit_rate(wrong: np.ndarray, doubted: np.ndarray, suspicion: np.ndarray) -> dict[str, Any]:
+    def hit_rate(wrong: np.ndarray) -> dict[str, Any]:
+        wrong, doubt, suspicion = wrong[kept], doubted[kept], -predicted[rows, labels][kept]
         order = np.argsort(-suspicion, kind="stable")
         how = {"paired": True, "vectorized": False, "n_resamples": 200, "method": "percentile", "rng": 0}
         return {
             "wrong": share(wrong),
-            "doubted": int(doubted.sum()),
-            "precision": share(wrong[doubted]),
-            "recall": share(doubted[wrong]),
+            "doubted": int(doubt.sum()),
+            "precision": share(wrong[doubt]),
+            "recall": share(doubt[wrong]),
             "first": {str(n): share(wrong[order[:n]]) for n in (100, 500, 1000, 2000) if n <= len(wrong)},
             "auc": float(roc_auc_score(wrong, suspicion)),
             "auc_interval": list(bootstrap((wrong, suspicion), roc_auc_score, **how).confidence_interval),
         }
 
-    return {
-        "images": int(kept.sum()),
-        "differs": hit_rate((own < best)[kept], doubted[kept], suspicion[kept]),
-        "unsaid": hit_rate((own == 0)[kept], doubted[kept], suspicion[kept]),
-        "agree": share((predicted.argmax(1) == top)[other]),
-    }
+    agree = share((predicted.argmax(1) == six.argmax(1))[other])
+    rates = {"differs": hit_rate(own < best), "unsaid": hit_rate(own == 0)}
+    return {"images": int(kept.sum()), **rates, "agree": agree}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -124,8 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     predicted = out_of_fold_predictions(network, options, recipe, faces, targets, space.runs / name, **how)
     table = training.index.join(pd.DataFrame(predicted, columns=P))
     write_table(space.runs / name / "out-of-sample.parquet", table)
-    curves = (space.runs / name).glob("fold*/history.csv")
-    seconds = sum(float(pd.read_csv(path)["seconds"].sum()) for path in curves)
+    curves = sorted((space.runs / name).glob("fold*/history.csv"), key=lambda path: path.stat().st_mtime)
+    seconds = sum(float(pd.read_csv(path)["seconds"].sum()) for path in curves[-FOLDS:])
     about = {"profile": space.profile, "name": name, "network": network, "options": options}
     about |= {"recipe": recipe.as_dict(), "folds": FOLDS, "labels": {"kind": "both" if both else "own"}}
     about |= {"training_seconds": seconds, "accuracy": share(predicted.argmax(1) == training.labels)}
