@@ -21,13 +21,10 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from fer_utils import calibration
-from fer_utils.demo.layouts import demo_faces
 from fer_utils.emotions import CLASSES
 from fer_utils.evaluation import bootstrap_interval, predict, wilson_interval
-from fer_utils.experiment import check_same_dataset, workspace
-from fer_utils.faces import resize
+from fer_utils.experiment import load_run, workspace
 from fer_utils.files import sha256
-from fer_utils.weights import load_model
 from reading_faces.study.store import write_report
 
 # Where the parts of a face lie in FER2013's framing: (top, bottom, left, right), ends excluded. All but the
@@ -41,14 +38,6 @@ BOXES = {
 }
 SHAPE = ("kernel_size", "stride", "padding")
 DRAWS = {"n_resamples": 2000, "random_state": 0}
-
-
-def drawn_faces(n: int, seed: int = 8_000) -> tuple[np.ndarray, np.ndarray]:
-    """New drawn faces in FER2013's shares of the classes: uint8 (n, 64, 64), and labels int (n,)."""
-    shares = np.array([3995, 4097, 7215, 4830, 3171, 4965])
-    labels = np.random.default_rng(seed).choice(len(CLASSES), n, p=shares / shares.sum())
-    return resize(demo_faces([CLASSES[i] for i in labels], seed=seed)), labels
-
 
 # Saliency and occlusion
 
@@ -329,11 +318,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--profile", default="full", choices=("demo", "full"))
     options = parser.parse_args(arguments)
     space = workspace(options.profile)
-    faces, path = space.faces(), space.runs / options.run / "model.safetensors"
-    check_same_dataset(path.parent, faces)
-    part, model = faces.split("validation", "fer2013"), load_model(path)
+    faces, run = space.faces(), load_run(space, options.run)
+    part, model = faces.split("validation", "fer2013"), run.model
     data = {"faceset": sha256(faces.path / "manifest.json"), "split": "validation", "source": "fer2013"}
-    about = {"format": 1, "name": options.run, "profile": options.profile, "checkpoint": sha256(path)}
+    about = {
+        "format": 1,
+        "name": options.run,
+        "profile": options.profile,
+        "checkpoint": sha256(run.folder / "model.safetensors"),
+    }
     about |= {"network": type(model).__name__.lower(), "options": model.options}
     about["data"] = data | {"images": len(part)}
     report = inspect(model, part.images, part.labels, pictures=500)
