@@ -31,6 +31,8 @@ export MPLBACKEND := agg
 # Notes on newer releases and frozen modules say nothing about the book.
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# tqdm's widgets are not installed, and nobody misses them.
+export PYTHONWARNINGS := ignore:IProgress not found
 
 # What a tool prints goes to a log; a failure shows its end and names it. $(call logged,LOG,COMMAND)
 define logged
