@@ -183,8 +183,3 @@ def paired_interval(
 def majority_accuracy(labels: np.ndarray, train_labels: np.ndarray) -> float:
     """Accuracy of always answering the class that is most frequent in training: what chance gives."""
     return float(np.mean(labels == np.bincount(train_labels, minlength=len(CLASSES)).argmax()))
-
-
-def mean_intervals(values: np.ndarray, draws: int = 2000) -> np.ndarray:
-    """`bootstrap_interval` of columns, (K, 2); goes when nobody calls it."""
-    return np.transpose(bootstrap_interval(values, draws=draws))

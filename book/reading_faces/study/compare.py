@@ -15,7 +15,7 @@ import numpy as np
 
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.evaluation import mcnemar, mean_intervals, metrics, paired_interval
+from fer_utils.evaluation import bootstrap_interval, mcnemar, metrics, paired_interval
 from fer_utils.experiment import Workspace, read_predictions, read_result, workspace
 from reading_faces.study.store import write_report
 
@@ -144,7 +144,8 @@ def compare(
 def means(right: np.ndarray, rows: Mapping[str, list[int]]) -> dict[str, Any]:
     """Mean accuracies of two networks and second − first, with intervals that draw images, not seeds."""
     shares = [right[own].mean(0) for own in rows.values()]
-    spans = mean_intervals(np.column_stack([*shares, shares[1] - shares[0]])).tolist()
+    values = np.column_stack([*shares, shares[1] - shares[0]])
+    spans = np.transpose(bootstrap_interval(values, draws=2000)).tolist()
     report: dict[str, Any] = {}
     for (network, own), share, span in zip(rows.items(), shares, spans, strict=False):
         std = float(right[own].mean(1).std(ddof=1)) if len(own) > 1 else None
