@@ -33,18 +33,10 @@ class Augment:
             raise ValueError(f"interpolation is {self.interpolation!r}; it can be bilinear or bicubic")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Change a batch; random numbers come from torch's generator of the images' device.
-
-        Args:
-            images: float (B, C, H, W), values 0–1.
-
-        Returns:
-            Float (B, C, H, W), values 0–1.
-        """
+        """Change a batch, float (B, C, H, W) of 0–1, by draws of torch's generator of its device."""
         grid = F.affine_grid(self._maps(images), list(images.shape), align_corners=False)
-        images = F.grid_sample(
-            images, grid, mode=self.interpolation, padding_mode="border", align_corners=False
-        ).clamp(0, 1)
+        how = {"mode": self.interpolation, "padding_mode": "border", "align_corners": False}
+        images = F.grid_sample(images, grid, **how).clamp(0, 1)
         if self.brightness or self.contrast:
             images = self._light(images)
         if self.erase:
@@ -76,10 +68,8 @@ class Augment:
         area = torch.empty(count, device=device).uniform_(0.02, 0.2)
         aspect = torch.empty(count, device=device).uniform_(math.log(0.3), math.log(3.3)).exp()
         tall, wide = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-        top, left = (
-            torch.rand(count, device=device) * (1 - tall),
-            torch.rand(count, device=device) * (1 - wide),
-        )
+        top = torch.rand(count, device=device) * (1 - tall)
+        left = torch.rand(count, device=device) * (1 - wide)
         y = (torch.arange(height, device=device) + 0.5) / height
         x = (torch.arange(width, device=device) + 0.5) / width
         inside_y = (y >= top[:, None]) & (y < (top + tall)[:, None])

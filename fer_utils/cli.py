@@ -134,10 +134,9 @@ def _predict(options: argparse.Namespace) -> None:
     for path in options.images:
         image, faces = face_image(read_grey(path, upright=True), detector)
         probabilities = predict(model, image[None])[0]
-        about = {"file": str(path), "face": "found" if faces else "centre crop"}
-        about["emotion"] = CLASSES[int(probabilities.argmax())]
-        rows.append(about | {c: round(float(p), 3) for c, p in zip(CLASSES, probabilities, strict=True)})
-    print(pd.DataFrame(rows).to_string(index=False))
+        emotion, face = CLASSES[probabilities.argmax()], "found" if faces else "centre crop"
+        rows.append([path, face, emotion, *probabilities.round(3)])
+    print(pd.DataFrame(rows, columns=["file", "face", "emotion", *CLASSES]).to_string(index=False))
 
 
 def _export(options: argparse.Namespace) -> None:

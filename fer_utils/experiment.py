@@ -46,27 +46,18 @@ Settings = dict[str, Any]
 _POSTER = Augment(flip=0.5, degrees=10, shift=0.06, scale=0.1)
 _BICUBIC = Augment(flip=0.5, degrees=12, shift=0.08, scale=0.12, interpolation="bicubic")
 _LIT = dataclasses.replace(_BICUBIC, brightness=0.15, contrast=0.2)
-RECIPES: dict[Profile, dict[str, tuple[Settings, Recipe]]] = {
-    "full": {
-        "emonet": ({}, Recipe(epochs=12, lr=0.02, augment=_POSTER)),
-        "easynet": ({}, Recipe(epochs=28, lr=0.02, augment=_BICUBIC)),
-        "facenet": (
-            {"freeze": 0.45, "head": [], "input_size": 128},
-            Recipe(epochs=12, lr=0.03, augment=_LIT),
-        ),
-    },
-    "demo": {
-        "emonet": ({"width": 0.125}, Recipe(epochs=5, lr=0.02, augment=_POSTER)),
-        "easynet": (
-            {"widths": [16, 32, 64], "stride": 2, "image_size": 64},
-            Recipe(epochs=6, lr=0.05, augment=_POSTER),
-        ),
-        "facenet": (
-            {"trunk": "easynet", "pretrained": "none", "trunk_width": 0.5, "head": [256, 64], "dropout": 0.2},
-            Recipe(epochs=8, batch_size=32, lr=0.03, augment=_POSTER),
-        ),
-    },
+_FULL = {
+    "emonet": ({}, Recipe(epochs=12, lr=0.02, augment=_POSTER)),
+    "easynet": ({}, Recipe(epochs=28, lr=0.02, augment=_BICUBIC)),
+    "facenet": ({"freeze": 0.45, "head": [], "input_size": 128}, Recipe(epochs=12, lr=0.03, augment=_LIT)),
 }
+_SMALL = {"trunk": "easynet", "pretrained": "none", "trunk_width": 0.5, "head": [256, 64], "dropout": 0.2}
+_DEMO = {
+    "emonet": ({"width": 0.125}, Recipe(epochs=5, lr=0.02, augment=_POSTER)),
+    "easynet": ({"widths": [16, 32, 64], "stride": 2, "image_size": 64}, Recipe(epochs=6, augment=_POSTER)),
+    "facenet": (_SMALL, Recipe(epochs=8, batch_size=32, lr=0.03, augment=_POSTER)),
+}
+RECIPES: dict[Profile, dict[str, tuple[Settings, Recipe]]] = {"full": _FULL, "demo": _DEMO}
 GPU_BATCHES = 4  # on a GPU a batch is so much larger, and the learning rate with it (Goyal et al. 2017)
 TEACHING = 0.7  # weight of the teachers' probabilities beside the label
 OTHERS = ("sources", "labels", "loss_weight", "teachers", "calibrated")  # settings of `train` itself
@@ -107,19 +98,18 @@ class Workspace:
         Raises:
             DataError: real data have not been merged yet.
         """
-        if self.profile == "full":
-            if not (self.faceset / "manifest.json").exists():
-                remedy = "put the data sets below FER_DATA and run `fer merge`; `fer data` lists them"
-                raise DataError("the real data have not been merged yet", file=self.faceset, remedy=remedy)
-            return FaceSet.open(self.faceset)
-        self.build.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.build / "faces.lock"):  # `make book` runs two chapters at once
-            if again or not (self.faceset / "manifest.json").exists():
-                from fer_utils.demo.layouts import write_demo
+        if self.profile == "full" and not (self.faceset / "manifest.json").exists():
+            remedy = "put the data sets below FER_DATA and run `fer merge`; `fer data` lists them"
+            raise DataError("the real data have not been merged yet", file=self.faceset, remedy=remedy)
+        if self.profile == "demo":
+            self.build.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.build / "faces.lock"):  # `make book` runs two chapters at once
+                if again or not (self.faceset / "manifest.json").exists():
+                    from fer_utils.demo.layouts import write_demo
 
-                shutil.rmtree(self.build / "data", ignore_errors=True)
-                write_demo(self.build / "data")
-                merge(read_sources(self.build / "data"), self.faceset, progress=False)
+                    shutil.rmtree(self.data, ignore_errors=True)
+                    write_demo(self.data)
+                    merge(read_sources(self.data), self.faceset, progress=False)
         return FaceSet.open(self.faceset)
 
 
@@ -127,19 +117,15 @@ def workspace(profile: Profile = "demo") -> Workspace:
     """The folders of a profile; `FER_DATA` and `FER_BUILD` name others than the project's `data`, `build`."""
     if profile not in ("demo", "full"):
         raise ValueError(f"PROFILE is {profile!r}; it can be 'demo' or 'full'")
-    root = project_root()
-    build = root / os.environ.get("FER_BUILD", "build") / profile
+    root, get = project_root(), os.environ.get
+    build = root / get("FER_BUILD", "build") / profile
     if profile == "demo":
         return Workspace(profile, build / "data", build, build / "results")
-    return Workspace(profile, root / os.environ.get("FER_DATA", "data"), build, root / "book" / "results")
+    return Workspace(profile, root / get("FER_DATA", "data"), build, root / "book" / "results")
 
 
 def recipe_for(network: str, profile: Profile) -> tuple[Settings, Recipe]:
-    """Options of a network and the recipe to train it with on the device that is there.
-
-    Raises:
-        ValueError: there is no network of that name.
-    """
+    """Options of a network, and the recipe to train it with on the device that is there."""
     if network not in RECIPES[profile]:
         raise ValueError(f"no network is called {network!r}; there are {', '.join(RECIPES[profile])}")
     options, recipe = RECIPES[profile][network]
@@ -155,22 +141,21 @@ def changed(network: str, options: Settings, recipe: Recipe, settings: Settings)
     Raises:
         ValueError: there is no such setting, or it cannot have that value.
     """
-    fields = {f.name for f in dataclasses.fields(Recipe)}
-    inner = {f"augment.{f.name}" for f in dataclasses.fields(Augment)}
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    inner = {f"augment.{field.name}" for field in dataclasses.fields(Augment)}
     own = set(inspect.signature(MODELS[network]).parameters)
     for name, value in settings.items():
         if name not in fields | inner | own:
             known = ", ".join(sorted({*fields, *inner, *own, *OTHERS, *TRAINER}))
             raise ValueError(f"{network} has no setting {name!r}; it has {known}")
+        change = {name.removeprefix("augment."): value}
         try:
             if name in own:
-                options = options | {name: value}
-            elif name in fields:
-                recipe = dataclasses.replace(recipe, **{name: value})
+                options = options | change
             else:
-                augment = {name.removeprefix("augment."): value}
-                augment = dataclasses.replace(recipe.augment or Augment(), **augment)
-                recipe = dataclasses.replace(recipe, augment=augment)
+                if name in inner:
+                    change = {"augment": dataclasses.replace(recipe.augment or Augment(), **change)}
+                recipe = dataclasses.replace(recipe, **change)
         except TypeError:
             raise ValueError(f"{name} cannot be {value!r}") from None
     return options, recipe
@@ -216,10 +201,10 @@ def train(
         network: ``"emonet"``, ``"easynet"`` or ``"facenet"``.
         seed: of weights, order, augmentation and dropout.
         name: of the run.
-        sources: train, and choose the epoch, on these sources only.
-        labels: ``"ferplus"`` for the votes of FER+ where there are some (`soft_labels`); ``"both"`` for an
-            auxiliary task beside the labels, to predict the votes (`vote_shares`).
-        loss_weight: of the auxiliary task; with ``"ferplus"``, the weight of the votes beside the label, 0–1.
+        sources: train, and choose the epoch, on these only.
+        labels: ``"ferplus"`` for the votes of FER+ (`soft_labels`); ``"both"`` for an auxiliary task beside
+            the labels, to predict them (`vote_shares`).
+        loss_weight: of the auxiliary task; with ``"ferplus"``, of the votes beside the label, 0–1.
         teachers: names of runs whose mean probabilities are targets beside the labels (distillation).
         calibrated: fit scale and biases of the last layer on validation.
         resume: go on from the last checkpoint; a finished run is loaded.
@@ -238,67 +223,66 @@ def train(
     faces = space.faces()
     if sources is not None:
         faces = faces.where(faces.index["source"].isin(sources).to_numpy())
-    training, validation = faces.split("train"), faces.split("validation")
     L.seed_everything(seed, verbose=False)
     try:
         model = build(network, **options)
     except (TypeError, IndexError, RuntimeError) as error:  # what torch says of options that do not fit
         raise ValueError(f"{network} cannot be built with {options}: {error}") from None
     if isinstance(model, FaceNet):
-        load_pretrained(model, training.images)
+        load_pretrained(model, faces.split("train").images)
     name = name or f"{network}-seed{seed}"
-    folder = space.runs / name
-    targets, noted = soft_targets(space, training, labels, loss_weight, teachers)
+    folder, splits = space.runs / name, [faces.split(split) for split in ("train", "validation")]
+    targets, noted = soft_targets(space, splits[0], labels, loss_weight, teachers)
     about = noted | {
         "name": name,
-        "network": network,
-        "options": model.options,
-        "sources": sources and sorted(sources),
+        "profile": space.profile,
+        "model": {
+            "name": network,
+            "options": model.options,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        },
+        "recipe": recipe.as_dict(),
         "merged": faces.manifest["checksums"],
+        "trained_on": sorted(set(faces.index["source"])),
         "calibrated": calibrated,
         "precision": trainer.setdefault("precision", default_precision()),
         "revision": revision(),
-        "recipe": recipe.as_dict(),
     }
     if resume and (folder / "model.safetensors").exists():
         check_same_run(folder, about)
         return load_run(space, name, verbose=verbose)
     how = {"targets": targets, "about": about, "resume": resume, "verbose": verbose} | trainer
-    done = fit(model, training, validation, recipe, folder, **how)
+    done = fit(model, *splits, recipe, folder, **how)
     if calibrated:
-        plain = folder / "uncalibrated.safetensors"
-        save_checkpoint(done.model, plain, about)
-        done = dataclasses.replace(done, model=load_model(plain))
-        fitted = {"run": name, "checkpoint": sha256(plain)} | calibrate(done.model, validation)
-        write_json(folder / "calibration.json", fitted)
-    save_checkpoint(done.model, folder / "model.safetensors", about)
+        write_json(folder / "calibration.json", calibrate(done.model, splits[1]))
+    header = about | {"network": network, "options": model.options}
+    save_checkpoint(done.model, folder / "model.safetensors", header)
     return done
 
 
 def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: Any) -> Fit:
     """`train`, unless there is a finished run: what the chapters call.
 
-    On real data a run of that name that has finished is loaded, and one that was stopped goes on. On demo
-    faces it is loaded if it has the same settings and was trained by the same code, which chapters share.
+    On real data a finished run of that name is loaded, and one that was stopped goes on. Demo runs are shared
+    by chapters if settings and code are the same.
     """
     name = options.get("name") or f"{network}-seed{seed}"
     folder, full = space.runs / name, space.profile == "full"
     folder.mkdir(parents=True, exist_ok=True)
-    # `make book` runs two chapters at once, and they share networks. The processes of one training, which
-    # Lightning starts, must not wait for each other.
+    # Two chapters run at once. The processes of one training, which Lightning starts, must not wait.
     with FileLock(folder / "lock") if "LOCAL_RANK" not in os.environ else nullcontext():
         if full and (folder / "model.safetensors").exists():
             return load_run(space, name, verbose=options.get("verbose", True))
         if full:
             return train(space, network, seed=seed, resume=True, **options)
-        files = sorted(Path(__file__).parent.rglob("*.py"))
+        files, known = sorted(Path(__file__).parent.rglob("*.py")), folder / "code"
         code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-        trained_by = folder / "code"
-        if trained_by.exists() and trained_by.read_text() == code:
+        if known.exists() and known.read_text() == code:
             with suppress(DataError):  # other settings
                 return train(space, network, seed=seed, resume=True, **options)
         done = train(space, network, seed=seed, **options)
-        trained_by.write_text(code)
+        known.write_text(code)
         return done
 
 
@@ -333,13 +317,9 @@ def check_same_dataset(folder: Path, faces: FaceSet) -> None:
 def votes_on(index: pd.DataFrame, root: Path, disgust: DisgustRule = "drop") -> np.ndarray:
     """Join the votes of FER+ to some faces by their origin.
 
-    Args:
-        index: of the faces, with `source`, `origin` and `emotion`, as in `FaceSet.index`.
-        root: folder below which FER2013 and FER+ are.
-        disgust: ``"angry"`` counts votes for disgust as votes for anger, as the merge did with labels.
-
-    Returns:
-        int64 (N, 10), in the order of `fer_utils.datasets.ferplus.VOTES`; zeros where nobody voted.
+    Takes columns `source`, `origin` and `emotion` of a `FaceSet.index`, the folder below which FER2013 and
+    FER+ are, and what the merge did with disgust. Returns int64 (N, 10), in the order of `ferplus.VOTES`;
+    zeros where nobody voted.
 
     Raises:
         DataError: FER+ or FER2013 is missing or damaged, or is another one than was merged.
@@ -404,6 +384,7 @@ def teacher_predictions(space: Workspace, name: str, faces: FaceSet) -> pd.DataF
     Raises:
         DataError: the teacher has not finished and no predictions for these faces are kept.
     """
+    check_same_dataset(space.runs / name, faces)
     weights, images = space.runs / name / "model.safetensors", fingerprint(faces.index)
     checkpoint = sha256(weights) if weights.is_file() else None
     with suppress(DataError):
@@ -424,25 +405,19 @@ def calibrate(model: nn.Module, validation: FaceSet) -> dict[str, Any]:
         by a fit to the other folds (on the very images of the fit it would be too high).
     """
     labels, probabilities = validation.labels, predict(model, validation)
-    correct = probabilities.argmax(1) == labels
-    before, folds = (
-        float(correct.mean()),
-        max(2, min(10, int(np.unique(labels, return_counts=True)[1].min()))),
-    )
-    for fitted, judged in StratifiedKFold(folds, shuffle=True, random_state=0).split(labels, labels):
+    before = correct = probabilities.argmax(1) == labels
+    folds = StratifiedKFold(min(10, max(2, np.bincount(labels).min())), shuffle=True, random_state=0)
+    for fitted, judged in folds.split(labels, labels):
         parameters = fit_bias(labels[fitted], probabilities[fitted])
+        correct = correct.copy()
         correct[judged] = apply_bias(probabilities[judged], *parameters).argmax(1) == labels[judged]
     scale, biases = fit_bias(labels, probabilities)
     last = last_layer(model)
     with torch.no_grad():
         last.weight.mul_(scale)
         last.bias.mul_(scale).add_(torch.from_numpy(biases).to(last.bias))
-    return {
-        "images": len(labels),
-        "scale": scale,
-        "biases": biases.tolist(),
-        "accuracy": {"before": before, "after, cross-validated": float(correct.mean())},
-    }
+    accuracy = {"before": float(before.mean()), "after, cross-validated": float(correct.mean())}
+    return {"images": len(labels), "scale": scale, "biases": biases.tolist(), "accuracy": accuracy}
 
 
 @dataclass(frozen=True)
@@ -481,11 +456,7 @@ class Result:
 
 
 def read_result(path: Path) -> Result:
-    """Read a results file.
-
-    Raises:
-        DataError: the file is missing, is not JSON, or lacks a field.
-    """
+    """Read a results file; raise DataError where it is missing, is not JSON, or lacks a field."""
     try:
         return Result.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -506,21 +477,20 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:
             are no test images.
     """
     run, faces = load_run(space, name), space.faces()
+    about = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    checkpoint, path = sha256(run.folder / "model.safetensors"), space.results / f"{name}.json"
     if test and not len(faces.split("test")):
         remedy = "score on validation alone, or merge sources that have a test split"
         raise DataError("the merged set has no test images", file=faces.path, remedy=remedy)
-    about = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
-    checkpoint, path = sha256(run.folder / "model.safetensors"), space.results / f"{name}.json"
-    fitted = run.folder / "calibration.json"
-    sizes = faces.index.groupby(["split", "source"], observed=True).size()
     sources = {source["name"]: source for source in faces.manifest["sources"]}
+    sizes = faces.index.groupby(["split", "source"], observed=True).size()
     data = {
         "faceset": sha256(faces.path / "manifest.json"),
         "sources": {source: known["checksums"] for source, known in sources.items()},
-        "trained_on": about["sources"] or sorted(sources),
+        "trained_on": about.pop("trained_on"),
         "splits": {f"{split}/{source}": int(n) for (split, source), n in sizes.items()},
     }
-    parameters = list(run.model.parameters())
+    others = [source for source, known in sources.items() if not known.get("own_splits", True)]
     before: dict[str, Any] = {}
     with suppress(DataError):
         known = read_result(path)
@@ -528,33 +498,24 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:
             not test or read_predictions(space.results, name, "test").attrs["checkpoint"] == checkpoint
         ):
             before = known.test
-    result = Result(
-        name=name,
-        profile=space.profile,
-        date=datetime.now(UTC).date().isoformat(),
-        model={
-            "name": about["network"],
-            "options": about["options"],
-            "parameters": sum(p.numel() for p in parameters),
-            "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        },
-        data=data,
-        protocol={
-            "disgust": faces.manifest["disgust"],
-            "other_splits": [
-                source for source, known in sources.items() if not known.get("own_splits", True)
-            ],
-        },
-        calibrated=json.loads(fitted.read_text()) if about["calibrated"] else None,
-        **{key: about[key] for key in ("recipe", "revision", "precision", "teachers", "labels")},
-        packages={p: version(p) for p in ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")},
-        processor=processor(),
-        training_seconds=round(float(run.history["seconds"].sum()), 1),
-        images_per_second=round(float(run.history["images_per_second"].median()), 1),
-        checkpoint=checkpoint,
-        learning_curve=run.history.to_dict("records"),
-        validation=score(space, name, run.model, checkpoint, "validation"),
-        test=score(space, name, run.model, checkpoint, "test") if test and not before else before,
+    if about.pop("calibrated"):
+        about["calibrated"] = json.loads((run.folder / "calibration.json").read_text(encoding="utf-8"))
+    packages = ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")
+    result = Result.from_json(
+        about
+        | {
+            "date": datetime.now(UTC).date().isoformat(),
+            "data": data,
+            "protocol": {"disgust": faces.manifest["disgust"], "other_splits": others},
+            "packages": {package: version(package) for package in packages},
+            "processor": processor(),
+            "training_seconds": round(float(run.history["seconds"].sum()), 1),
+            "images_per_second": round(float(run.history["images_per_second"].median()), 1),
+            "checkpoint": checkpoint,
+            "learning_curve": run.history.to_dict("records"),
+            "validation": score(space, name, run.model, checkpoint, "validation"),
+            "test": score(space, name, run.model, checkpoint, "test") if test and not before else before,
+        }
     )
     write_json(path, result.to_json())
     return result
@@ -597,18 +558,11 @@ def fingerprint(index: pd.DataFrame) -> str:
 def write_predictions(
     results: Path, name: str, split: str, index: pd.DataFrame, checkpoint: str, **variants: np.ndarray
 ) -> None:
-    """Keep what a run predicted, in 16 bits, in `predictions/<name>-<split>.npz`.
+    """Keep what a run predicted, `p` and, or, `flip`, float (N, 6), in `predictions/<name>-<split>.npz`.
 
-    Square roots are rounded, since averages over runs have near ties that half precision would turn.
-    The columns that the images have in common for all runs are kept once, in `predictions/<split>.parquet`.
-
-    Args:
-        results: folder of results.
-        name: of the run.
-        split: of the images; for ``"train"`` (teachers) no columns of the images are kept.
-        index: of the images, as in `FaceSet.index`, with `hash`.
-        checkpoint: SHA-256 of the weights.
-        **variants: `p` and, or, `flip`: float (N, 6), 0–1.
+    Square roots are rounded to 16 bits, since averages over runs have near ties that half precision would
+    turn. The columns of the images' index but `hash` are kept once for all runs, in
+    `predictions/<split>.parquet`; those of the training split, for which teachers are asked, are not.
     """
     kept = {}
     for variant, probabilities in variants.items():
@@ -644,15 +598,11 @@ def read_predictions(results: Path, name: str, split: str) -> pd.DataFrame:
     if not path.is_file():
         raise DataError("no predictions are kept", file=path, remedy=remedy)
     with np.load(path) as file:
-        table = pd.DataFrame(
-            {
-                f"{variant}_{c}": values
-                for variant in ("p", "flip")
-                if variant in file
-                for c, values in zip(CLASSES, np.square(file[variant] / np.float32(STEPS)), strict=True)
-            }
-        )
         attrs = {key: str(file[key]) for key in ("checkpoint", "images")}
+        kept = {
+            variant: np.square(file[variant] / np.float32(STEPS)) for variant in file if variant not in attrs
+        }
+    table = pd.DataFrame({f"{v}_{c}": p[i] for v, p in kept.items() for i, c in enumerate(CLASSES)})
     if split != "train":
         images = pd.read_parquet(folder / f"{split}.parquet")
         if images.attrs["images"] != attrs["images"]:
@@ -666,13 +616,11 @@ def revision() -> str:
     """The commit of the code, with ``+changes`` where the checkout differs from it, or ``"unknown"``."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        commit = subprocess.check_output(
-            [*git, "rev-parse", "--short=12", "HEAD"], text=True, stderr=subprocess.DEVNULL
-        )
+        commit = subprocess.check_output([*git, "rev-parse", "--short=12", "HEAD"], stderr=subprocess.PIPE)
         clean = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."]).returncode == 0
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit.strip() + ("" if clean else "+changes")
+    return commit.decode().strip() + ("" if clean else "+changes")
 
 
 def processor() -> str:

@@ -1,8 +1,4 @@
-"""Training: batches, the Lightning module, and `fit`, the one call that trains any of the networks.
-
-The same call runs on a processor, on one or several GPUs and on several machines: what Lightning's `Trainer`
-wants to know for that goes to it as it is.
-"""
+"""Training: batches, the Lightning module, and `fit`, the one call that trains any of the networks."""
 
 from __future__ import annotations
 
@@ -79,8 +75,8 @@ class Recipe:
 class Faces(Dataset[Batch]):
     """A `FaceSet` that hands out whole batches.
 
-    A batch is images, uint8 (B, 1, 64, 64); labels, int64 (B,); and targets, float32 (B, classes), a
-    distribution over the classes for each image, perhaps followed by the columns of an auxiliary task.
+    Images, uint8 (B, 1, 64, 64); labels, int64 (B,); and targets, float32 (B, classes), a distribution over
+    the classes, perhaps followed by the columns of an auxiliary task.
     """
 
     def __init__(self, faces: FaceSet, targets: np.ndarray | None = None) -> None:
@@ -108,22 +104,12 @@ def loader(faces: Dataset[Batch], recipe: Recipe, **options: Any) -> DataLoader:
     """Batches of `Faces`, made by the process that trains, since they are ready without workers."""
     # A loader draws a seed for its workers whenever it is opened, which in a resumed run is at another time;
     # from a generator of its own, so that augmentation and dropout do not notice.
-    options |= {"generator": torch.Generator().manual_seed(recipe.seed), "collate_fn": _as_it_is}
+    options |= {"generator": torch.Generator().manual_seed(recipe.seed), "collate_fn": lambda batch: batch}
     return DataLoader(faces, recipe.batch_size, pin_memory=torch.cuda.is_available(), **options)
 
 
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
-
-
 class Classifier(L.LightningModule):
-    """A network with its loss and optimiser.
-
-    Args:
-        model: takes float images (B, 1, 64, 64) of 0–1 and gives logits (B, classes + auxiliary).
-        recipe: how to train it.
-        auxiliary: how many of the last logits belong to an auxiliary task.
-    """
+    """A network, from images (B, 1, 64, 64) to logits (B, classes + auxiliary), with loss and optimiser."""
 
     def __init__(self, model: nn.Module, recipe: Recipe, auxiliary: int = 0) -> None:
         super().__init__()
@@ -191,16 +177,14 @@ class Classifier(L.LightningModule):
 def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = False) -> torch.optim.Optimizer:
     """The recipe's optimiser: weight decay holds for matrices and kernels, not for vectors."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    matrices, vectors = ([p for p in trained if (p.ndim > 1) == big] for big in (True, False))
     groups = [
-        {"params": parameters, "weight_decay": decay}
-        for parameters, decay in ((matrices, recipe.weight_decay), (vectors, 0.0))
-        if parameters
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    options = {"lr": recipe.lr, "fused": fused or None}
+    options = {"params": [g for g in groups if g["params"]], "lr": recipe.lr, "fused": fused or None}
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.momentum > 0, **options)
-    return torch.optim.AdamW(groups, betas=(recipe.momentum, 0.999), **options)
+        return torch.optim.SGD(momentum=recipe.momentum, nesterov=recipe.momentum > 0, **options)
+    return torch.optim.AdamW(betas=(recipe.momentum, 0.999), **options)
 
 
 class History(Callback):
@@ -230,13 +214,11 @@ class History(Callback):
         """Note the epoch, and keep its weights if they are the best so far."""
         images = trainer.num_training_batches * self.recipe.batch_size * trainer.world_size
         names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-        row = {
-            "epoch": trainer.current_epoch + 1,
-            **{name: round(float(trainer.callback_metrics[name]), 6) for name in names},
-            "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
-            "seconds": round(time.perf_counter() - self._start, 3),
-            "images_per_second": round(images / self._training_seconds, 1),
-        }
+        row = {name: round(float(trainer.callback_metrics[name]), 6) for name in names}
+        row = {"epoch": trainer.current_epoch + 1} | row
+        row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        row["seconds"] = round(time.perf_counter() - self._start, 3)
+        row["images_per_second"] = round(images / self._training_seconds, 1)
         if row["val_accuracy"] > max((r["val_accuracy"] for r in self.rows), default=-1):
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
         self.rows.append(row)
@@ -248,12 +230,11 @@ class History(Callback):
 
 def print_epoch(row: Mapping[str, float], epochs: int) -> None:
     """Print a row of the learning curve."""
-    training, validation = (
-        f"loss {row[f'{stage}_loss']:.3f}, accuracy {row[f'{stage}_accuracy']:6.1%}"
-        for stage in ("train", "val")
-    )
-    epoch = int(row["epoch"])
-    print(f"epoch {epoch:2d}/{epochs}  training: {training}  validation: {validation}", flush=True)
+    losses = [
+        f"{name}: loss {row[f'{stage}_loss']:.3f}, accuracy {row[f'{stage}_accuracy']:6.1%}"
+        for name, stage in (("training", "train"), ("validation", "val"))
+    ]
+    print(f"epoch {int(row['epoch']):2d}/{epochs}", *losses, sep="  ", flush=True)
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,7 @@ def test_settings_that_cannot_be_are_named(space, capsys, words, problem):
 def test_a_run_leaves_everything_to_go_on_from(space):
     folder = space.runs / "toy"
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    assert about["network"] == "easynet" and about["options"]["widths"] == [4, 8, 8]
+    assert about["model"]["name"] == "easynet" and about["model"]["options"]["widths"] == [4, 8, 8]
     assert about["recipe"]["epochs"] == 2 and about["recipe"]["augment"] is None
     assert len(pd.read_csv(folder / "history.csv")) == 2
     assert (folder / "model.safetensors").exists() and (folder / "last.ckpt").exists()
@@ -255,11 +255,13 @@ def test_a_run_of_another_merged_set_is_refused(merged_otherwise, capsys):
 
 def test_calibration_changes_the_last_layer_and_notes_what_was_fitted(elsewhere):
     done = train(elsewhere, "easynet", name="c", calibrated=True, **QUIET)
-    fitted = json.loads((done.folder / "calibration.json").read_text())
-    plain, validation = (
-        load_model(done.folder / "uncalibrated.safetensors"),
+    fitted, validation = (
+        json.loads((done.folder / "calibration.json").read_text()),
         elsewhere.faces().split("validation"),
     )
+    plain = build("easynet", **done.model.options).eval()
+    state = torch.load(done.folder / "best.ckpt", weights_only=True)["state_dict"]
+    plain.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
     logits = torch.from_numpy(predict(plain, validation)).log()
     expected = (logits * fitted["scale"] + torch.tensor(fitted["biases"])).softmax(1).numpy()
     np.testing.assert_allclose(
