@@ -1,8 +1,8 @@
 """Which training labels do networks doubt that have not seen the image, and do the ten of FER+ agree?
 
 ``python -m reading_faces.study.crossfit easynet epochs=12`` writes `labels/issues.json` below the results
-(``labels=both``: `issues-<network>-both.json`) and, below the runs, what can teach other networks
-(``teachers=["crossfit/…"]``): `crossfit/<network>-seed0/out-of-sample.parquet`. A stopped run goes on.
+(``labels=both``: `issues-<network>-both.json`) and what can teach other networks (``teachers=["crossfit/…"]``):
+`predictions/crossfit/<network>-seed0-train.npz`. A stopped run goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fer_utils.datasets.faceset import FaceSet
 from fer_utils.datasets.ferplus import VOTES
 from fer_utils.emotions import CLASSES, FOLDER_NAMES
 from fer_utils.evaluation import predict
-from fer_utils.experiment import recipe_for, vote_shares, votes_on, workspace
+from fer_utils.experiment import recipe_for, vote_shares, votes_on, workspace, write_predictions
 from fer_utils.files import write_table
 from fer_utils.models import build
 from fer_utils.training import Recipe, fit
@@ -118,8 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     targets = np.hstack([targets, vote_shares(votes)], dtype=np.float32) if both else targets
     how = {"precision": precision, "resume": True}
     predicted = out_of_fold_predictions(network, options, recipe, faces, targets, space.runs / name, **how)
-    table = training.index.join(pd.DataFrame(predicted, columns=P))
-    write_table(space.runs / name / "out-of-sample.parquet", table)
+    digest = hashlib.sha256(predicted.tobytes()).hexdigest()
+    write_predictions(space.results, name, "train", training.index, digest, flip=predicted)
     curves = sorted((space.runs / name).glob("fold*/history.csv"), key=lambda path: path.stat().st_mtime)
     seconds = sum(float(pd.read_csv(path)["seconds"].sum()) for path in curves[-FOLDS:])
     about = {"profile": space.profile, "name": name, "network": network, "options": options}
