@@ -72,6 +72,7 @@ def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) 
             a whole number of 0–255, an unknown code or Usage, a row cut short, or no rows at all.
     """
     pixels, emotions, splits, origins = bytearray(), [], [], []
+    where = path.relative_to(root).as_posix()
     with open_csv(path) as file:
         names = _header(file)
         if missing := [column for column in ("pixels", "emotion") if names.count(column) != 1]:
@@ -92,7 +93,7 @@ def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) 
                 raise DataError(problem, file=path, row=line, remedy=MEND)
             emotions.append(base.decode(fields["emotion"].decode("utf-8", "replace"), codes, path, line))
             splits.append(SPLIT_OF_USAGE[usage])
-            origins.append(f"{path.relative_to(root).as_posix()}:{line}")
+            origins.append(f"{where}:{line}")
             pixels += _pixels(fields["pixels"], path, line)
     if not emotions:
         raise DataError("there are no rows below the header", file=path, remedy="download it again")
