@@ -9,8 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fer_utils.errors import DataError
-
 # Torch and Lightning take seconds to import, so each command imports what it needs.
 
 
@@ -23,11 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     options.words = [*getattr(options, "words", ()), *rest]
     try:
         return options.run(options) or 0
-    except ModuleNotFoundError as error:
-        print(f'fer {options.command}: {error}; run `pip install "fer-utils[train]"`', file=sys.stderr)
-        return 1
-    except (DataError, ValueError, OSError) as error:
-        print(f"fer {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+    except (ModuleNotFoundError, ValueError, OSError) as error:
+        hint = '; run `pip install "fer-utils[train]"`' if isinstance(error, ModuleNotFoundError) else ""
+        print(f"fer {options.command}: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"fer {options.command}: stopped", file=sys.stderr)
@@ -56,16 +52,14 @@ def _demo(options: argparse.Namespace) -> None:
 def _merge(options: argparse.Namespace) -> None:
     from fer_utils.datasets import read_sources
     from fer_utils.datasets.merge import merge
-    from fer_utils.files import atomic_write
+    from fer_utils.files import write_json
 
     space = _workspace(options)
     out = options.out or space.faceset
     sources = read_sources(space.data, options.sources or None)
     faces = merge(sources, out, disgust=options.disgust, seed=options.seed)
     if out == space.faceset and options.profile == "full":  # what the book prints about the merged set
-        kept = space.results / "data" / "merged.json"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(kept, (out / "manifest.json").read_text(encoding="utf-8"))
+        write_json(space.results / "data" / "merged.json", faces.manifest)
     print(faces.counts().to_string())
     print(f"\n{len(faces):,} faces are merged in {out}; `manifest.json` there lists what was dropped and why")
 

@@ -178,8 +178,3 @@ def paired_interval(
     """Bootstrap interval of the difference of two accuracies (a − b) on the same images, as for `mcnemar`."""
     difference = correct_a.astype(int) - correct_b
     return bootstrap_interval(difference, level=level, draws=draws, seed=seed)
-
-
-def majority_accuracy(labels: np.ndarray, train_labels: np.ndarray) -> float:
-    """Accuracy of always answering the class that is most frequent in training: what chance gives."""
-    return float(np.mean(labels == np.bincount(train_labels, minlength=len(CLASSES)).argmax()))

@@ -11,7 +11,6 @@ from torch import nn
 from fer_utils.emotions import CLASSES
 from fer_utils.evaluation import (
     bootstrap_interval,
-    majority_accuracy,
     mcnemar,
     metrics,
     paired_interval,
@@ -138,10 +137,6 @@ def test_ten_crops_are_corners_and_centre_each_and_mirrored():
         torch.testing.assert_close(mirrored, view.flip(1))
     each = torch.stack([Brightness.forward(model, view[None, None]).softmax(1) for view in seen])
     np.testing.assert_allclose(averaged, each.mean(0).detach(), rtol=1e-5)
-
-
-def test_majority_accuracy_uses_the_training_majority():
-    assert majority_accuracy(np.array([2, 2, 1, 0]), np.array([2, 2, 1])) == 0.5
 
 
 def test_people_are_drawn_with_all_of_their_images():

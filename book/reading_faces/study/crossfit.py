@@ -1,7 +1,7 @@
 """Which training labels do networks doubt that have not seen the image, and do the ten of FER+ agree?
 
 ``python -m reading_faces.study.crossfit easynet epochs=12`` writes `labels/issues.json` below the results
-(``labels=both``: `issues-<network>-both.json`) and what can teach other networks (``teachers=["crossfit/…"]``):
+(``labels=both``: `issues-<network>-both.json`) and what can teach others (``teachers=["crossfit/…"]``):
 `predictions/crossfit/<network>-seed0-train.npz`. A stopped run goes on.
 """
 
