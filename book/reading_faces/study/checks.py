@@ -330,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "wall_seconds": round(time.perf_counter() - start, 1),
         "model": {"options": settings, "parameters": sum(p.numel() for p in build().parameters())},
         "data": {"faceset": sha256(faces.path / "manifest.json")},
-        "recipe": recipe.as_dict(),
+        "recipe": dataclasses.asdict(recipe),
         "checks": [check._asdict() for check in checks],
         "matrix": matrix,
         "sensitivity": sensitivity(confusions),
