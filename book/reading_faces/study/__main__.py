@@ -7,17 +7,17 @@ from pathlib import Path
 
 # What each writes below book/results, and how long it took on two cores.
 EXPERIMENTS = {
-    "checks": ("checks/emonet-checks.json", "an hour"),
+    "checks": ("checks/emonet-checks.json", "20 minutes"),
     "merging": ("comparisons/merging.json", "3 hours, with CK+ and JAFFE"),
-    "depth": ("comparisons/depth.json", "2 hours"),
+    "depth": ("comparisons/depth.json", "an hour"),
     "pretraining": ("comparisons/pretraining.json", "90 minutes"),
     "caching": ("benchmarks/caching.json", "an hour"),
-    "sweep": ("sweeps/facenet.json", "5 hours"),
+    "sweep": ("sweeps/facenet.json", "half an hour"),
     "compare": ("comparisons/networks.json, votes.json", "seconds"),
     "claims": ("nothing: judges what is stored", "seconds"),
     "agreement": ("labels/agreement.json, networks.json", "seconds"),
-    "crossfit": ("labels/issues.json", "an hour"),
-    "inspection": ("inspection/RUN.json", "15 minutes a network"),
+    "crossfit": ("labels/issues.json", "20 to 40 minutes"),
+    "inspection": ("inspection/RUN.json", "6 to 10 minutes a network"),
     "audit": ("nothing: tests groups that you bring", "seconds"),
     "speed": ("benchmarks/speed.json, throughput.json", "minutes"),
 }
@@ -28,7 +28,9 @@ def main() -> None:
     print("python -m reading_faces.study.NAME runs an experiment on the merged set of FER_DATA.\n")
     for name, (writes, takes) in EXPERIMENTS.items():
         code = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
-        question = (ast.get_docstring(ast.parse(code)) or "").splitlines()[0].split(": `python")[0].rstrip(".:")
+        question = (
+            (ast.get_docstring(ast.parse(code)) or "").splitlines()[0].split("`python")[0].rstrip(".: ")
+        )
         print(f"{name:12s} {question}\n{'':12s} writes {writes}; takes {takes}\n")
 
 
