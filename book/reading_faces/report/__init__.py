@@ -1,1 +1,1 @@
-"""What chapters share to show results."""
+"""What chapters share to show results: stored scores as a table, and the figures' style."""
