@@ -20,16 +20,14 @@ from scipy.stats import entropy
 from fer_utils.datasets.base import SPLITS
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.datasets.ferplus import VOTES
-from fer_utils.emotions import CLASSES, FOLDER_NAMES
+from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.experiment import Workspace, read_predictions, read_result, votes_on, workspace
+from fer_utils.experiment import SIX, Workspace, read_predictions, read_result, votes_on, workspace
 from fer_utils.files import sha256
 from reading_faces.study.store import share, write_report
 
-WORDS = [FOLDER_NAMES.get(word, word) for word in VOTES]  # in the classes' spelling
-SIX = np.array([WORDS.index(name) for name in CLASSES])
 OUTSIDE, UNDECIDED = 6, 7  # of `plurality` and `majority`, beside the classes 0–5
-CLASS_OF = np.array([CLASSES.index(word) if word in CLASSES else OUTSIDE for word in WORDS])
+CLASS_OF = np.array([SIX.index(word) if word in SIX else OUTSIDE for word in range(len(VOTES))])
 # How much the ten agree: least and largest share of the most frequent word.
 BANDS = {
     "five or fewer of ten": (0.0, 0.5),
@@ -100,7 +98,7 @@ def ceiling(labels: np.ndarray, votes: np.ndarray) -> dict[str, float]:
     several = votes[total > 1]
     pairs = (several * (several - 1)).sum(1) / (several.sum(1) * (several.sum(1) - 1))
     return {
-        "person_and_label": float((votes[np.arange(len(votes)), SIX[labels]] / total).mean()),
+        "person_and_label": float((votes[np.arange(len(votes)), np.array(SIX)[labels]] / total).mean()),
         "person_and_person": float(pairs.mean()),
         "person_and_others": float((agrees / total).mean()),
         "best_against_person": float((votes.max(1) / total).mean()),

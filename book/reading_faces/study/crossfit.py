@@ -24,10 +24,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from fer_utils.datasets.faceset import FaceSet
-from fer_utils.datasets.ferplus import VOTES
-from fer_utils.emotions import CLASSES, FOLDER_NAMES
+from fer_utils.emotions import CLASSES
 from fer_utils.evaluation import predict
-from fer_utils.experiment import recipe_for, vote_shares, votes_on, workspace, write_predictions
+from fer_utils.experiment import SIX, recipe_for, vote_shares, votes_on, workspace, write_predictions
 from fer_utils.files import write_table
 from fer_utils.models import build
 from fer_utils.training import Recipe, fit
@@ -35,8 +34,6 @@ from fer_utils.weights import load_pretrained
 from reading_faces.study.store import share, write_report
 
 FOLDS = 3
-P = [f"p_{c}" for c in CLASSES]
-SIX = np.array([[FOLDER_NAMES.get(word, word) for word in VOTES].index(c) for c in CLASSES])
 
 
 def out_of_fold_predictions(
@@ -62,7 +59,7 @@ def out_of_fold_predictions(
             if network == "facenet":
                 load_pretrained(model, others.images)
             run = fit(model, others, validation, recipe, path.with_suffix(""), targets=targets[~own], **how)
-            write_table(path, pd.DataFrame(predict(run.model, training.where(own)), columns=P))
+            write_table(path, pd.DataFrame(predict(run.model, training.where(own)), columns=list(CLASSES)))
         predicted[own] = pd.read_parquet(path)
     return predicted
 
