@@ -58,7 +58,7 @@ def test_both_sides_of_merging_take_as_many_steps_and_see_the_same_test_images(t
 
 
 def test_one_source_has_nothing_to_be_merged_with(toy_faces, tmp_path):
-    with pytest.raises(DataError, match="holds fer2013 only"):
+    with pytest.raises(DataError, match="merged is fer2013 only"):
         merging.merging(space_of(toy_faces, tmp_path))
 
 
@@ -89,4 +89,4 @@ def test_what_is_timed_is_written_under_the_names_that_pages_read(toy_faces, tmp
             read_report(folder / "benchmarks" / f"{what}.json") for folder in (space.results, STORED)
         )
         assert names(now) <= names(then)
-    assert speed.milliseconds(lambda: time.sleep(0.002), images=2)["median"] == pytest.approx(1, abs=0.9)
+    assert speed.milliseconds(lambda: time.sleep(0.002), images=2)["median"] >= 1

@@ -21,8 +21,8 @@ def merging(space: Workspace, seeds: tuple[int, ...] = (0, 1, 2), **settings: An
     faces = space.faces()
     sources = {source: len(faces.split("train", source)) for source in sorted(set(faces.index["source"]))}
     if len(sources) < 2 or ALONE not in sources:
-        held, remedy = ", ".join(sources), "put CK+ or JAFFE below FER_DATA and run `fer merge` again"
-        raise DataError(f"the merged set holds {held} only", file=space.faceset, remedy=remedy)
+        remedy = "put CK+ or JAFFE below FER_DATA and run `fer merge` again"
+        raise DataError(f"merged is {', '.join(sources)} only", file=space.faceset, remedy=remedy)
     settings = {"batches": sources[ALONE] // recipe_for("easynet", space.profile)[1].batch_size} | settings
     pairs = []
     for seed in seeds:
@@ -31,9 +31,8 @@ def merging(space: Workspace, seeds: tuple[int, ...] = (0, 1, 2), **settings: An
             train_or_load(space, "easynet", seed=seed, name=name, sources=trained_on, **settings)
             result = evaluate(space, name, test=True)
             table = read_predictions(space.results, name, "test").query(f"source == '{ALONE}'")
-            right[name] = (
-                table[[f"p_{c}" for c in CLASSES]].to_numpy().argmax(1) == table["label"]
-            ).to_numpy()
+            predicted = table[[f"p_{c}" for c in CLASSES]].to_numpy().argmax(1)
+            right[name] = predicted == table["label"].to_numpy()
         pair = {"seed": seed, "runs": list(right), "images": len(table)}
         pair |= {"accuracy": [float(side.mean()) for side in right.values()]} | mcnemar(*right.values())
         pairs.append(pair | {"interval": list(paired_interval(*right.values()))})

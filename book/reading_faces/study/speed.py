@@ -1,12 +1,9 @@
-"""How fast is it? `python -m reading_faces.study.speed WHAT` writes `benchmarks/WHAT.json`.
-
-`speed`: networks and face detector, by face; `throughput`: EasyNet's training; `augmentation`: its share of a
-training step, and kornia's; `reading`: FER2013's CSV, and torchvision's reader of it. On an idle machine.
-"""
+"""How fast is it? `python -m reading_faces.study.speed WHAT` writes `benchmarks/WHAT.json`."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,15 +24,14 @@ from fer_utils.models import EasyNet
 from fer_utils.weights import load_model
 from reading_faces.study.store import write_report
 
-SECONDS = 2.0  # that each call is timed at least
-BATCH, THREADS, RUNS = 64, torch.get_num_threads(), ("emonet-seed0", "easynet-seed0", "facenet-seed0")
+SECONDS, BATCH, THREADS = 2.0, 64, torch.get_num_threads()  # each call is timed for so long at least
+RUNS = ("emonet-seed0", "easynet-seed0", "facenet-seed0")
 
 
 def milliseconds(call: Callable[[], object], threads: int = THREADS, images: int = 1) -> dict[str, float]:
     """Time a call: `median`, and quartiles `low` and `high`, in milliseconds an image."""
-    timer = Timer("call()", globals={"call": call}, num_threads=threads)
-    times = 1e3 * np.array(timer.blocked_autorange(min_run_time=SECONDS).times) / images
-    low, median, high = map(float, np.quantile(times, (0.25, 0.5, 0.75)))
+    timed = Timer("call()", globals={"call": call}, num_threads=threads).blocked_autorange(None, SECONDS)
+    low, median, high = (1e3 / images * np.quantile(timed.times, (0.25, 0.5, 0.75))).tolist()
     return {"threads": threads, "median": median, "low": low, "high": high}
 
 
@@ -48,10 +44,10 @@ def speed(space: Workspace) -> dict[str, Any]:
         model = load_model(path).eval()
         about = {"run": run, "network": type(model).__name__, "megabytes": path.stat().st_size / 1e6}
         about |= {"parameters": sum(p.numel() for p in model.parameters()), "milliseconds": []}
-        for threads in sorted({1, THREADS}):
-            for batch in (torch.rand(1, 1, 64, 64), torch.rand(BATCH, 1, 64, 64)):
-                timed = milliseconds(lambda m=model, b=batch: m(b), threads, len(batch))
-                about["milliseconds"].append({"batch": len(batch)} | timed)
+        for threads, images in itertools.product(sorted({1, THREADS}), (1, BATCH)):
+            batch = torch.rand(images, 1, 64, 64)
+            timed = milliseconds(lambda m=model, b=batch: m(b), threads, images)
+            about["milliseconds"].append({"batch": images} | timed)
         networks.append(about)
     frame, detector = np.full((480, 640), 128, np.uint8), FaceDetector()
     frame[140:340, 220:420] = demo_faces(["happy"], seed=0, size=200)[0]
@@ -78,10 +74,9 @@ def train_step(half: bool = False, **options: Any) -> Callable[[], object]:
 def throughput(space: Workspace) -> dict[str, Any]:
     """Time EasyNet's training by image size and precision: images a second."""
     rates = {}
-    for size in (48, 64):
-        for precision in ("32-true", "bf16-mixed"):
-            timed = milliseconds(train_step(precision != "32-true", image_size=size), images=BATCH)
-            rates[f"{size} px, 32-96-192, {precision}"] = round(1e3 / timed["median"], 1)
+    for size, precision in itertools.product((48, 64), ("32-true", "bf16-mixed")):
+        timed = milliseconds(train_step(precision != "32-true", image_size=size), images=BATCH)
+        rates[f"{size} px, 32-96-192, {precision}"] = round(1e3 / timed["median"], 1)
     return {"batch": BATCH, "threads": THREADS, "images_per_second": rates}
 
 
@@ -89,14 +84,14 @@ def augmentation(space: Workspace) -> dict[str, Any]:
     """Time what comes before a training step: fetching a batch and augmenting it, here and with kornia."""
     faces = space.faces().split("train")
     rows = np.linspace(0, len(faces) - 1, BATCH).astype(int)
-    affine = {"degrees": 10, "translate": (0.06, 0.06), "scale": (0.9, 1.1), "padding_mode": "border"}
-    kornia = nn.Sequential(K.RandomHorizontalFlip(p=0.5), K.RandomAffine(p=1.0, **affine))
+    affine = K.RandomAffine(10, (0.06, 0.06), (0.9, 1.1), padding_mode="border", p=1.0)
+    theirs = nn.Sequential(K.RandomHorizontalFlip(p=0.5), affine)
     own, images = Augment(degrees=10, shift=0.06, scale=0.1), torch.rand(BATCH, 1, 64, 64)
     calls = {"fetch": lambda: faces.take(rows), "augment": lambda: own(images)}
-    calls |= {"kornia": lambda: kornia(images), "step": train_step()}
+    calls |= {"kornia": lambda: theirs(images), "step": train_step()}
     medians = {name: milliseconds(call)["median"] for name, call in calls.items()}
-    before = medians["fetch"] + medians["augment"]
-    return {"batch": BATCH, "median_milliseconds": medians, "share": before / (before + medians["step"])}
+    share = 1 - medians["step"] / (sum(medians.values()) - medians["kornia"])
+    return {"batch": BATCH, "median_milliseconds": medians, "share": share}
 
 
 def reading(space: Workspace) -> dict[str, Any]:
@@ -107,14 +102,12 @@ def reading(space: Workspace) -> dict[str, Any]:
         "torchvision, train + test": lambda: [theirs.FER2013(root, split) for split in ("train", "test")],
     }
     medians = {n: {"wall_seconds": milliseconds(read, 1)["median"] / 1e3} for n, read in readers.items()}
-    return {
-        "megabytes": round(read_sources(root, ["fer2013"])[0].files[0].stat().st_size / 1e6),
-        "medians": medians,
-    }
+    size = read_sources(root, ["fer2013"])[0].files[0].stat().st_size / 1e6
+    return {"megabytes": round(size), "medians": medians}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure on the real merged set and its runs."""
+    """Measure on the real merged set and its runs, on an idle machine."""
     measures = {call.__name__: call for call in (speed, throughput, augmentation, reading)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=measures)

@@ -108,8 +108,8 @@ class Bench:
         net.trunk.load_state_dict(self.trunk)
         freeze, how = settings["freeze"], {"devices": 1, "precision": self.precision}
         if freeze not in self.features:
-            kept = self.space.build / "features"
-            self.features[freeze] = [features.compute(net, faces, kept) for faces in self.faces]
+            place = self.space.build / "features"
+            self.features[freeze] = [features.compute(net, faces, place) for faces in self.faces]
         with tempfile.TemporaryDirectory() as folder:
             run = fit(features.split(net)[1], *self.features[freeze], recipe, folder, verbose=False, **how)
         return float(run.best["val_accuracy"])
@@ -169,10 +169,7 @@ def importance(trials: Sequence[FrozenTrial], resamples: int = 40) -> dict[str, 
 def run(space: Workspace, precision: str | None = None, **budget: int) -> dict[str, Any]:
     """Search, or go on with a search that was stopped, or help one that runs, and write the report.
 
-    Args:
-        space: gives faces and results; the trials are in its `sweeps/facenet.db`.
-        precision: for `lightning.Trainer`.
-        **budget: changes to `BUDGET`.
+    The trials are in the workspace's `sweeps/facenet.db`; `budget` changes that of the trials, `BUDGET`.
     """
     budget, precision = BUDGET | budget, precision or default_precision()
     path, checksum = space.build / "sweeps" / "facenet.db", sha256(space.faceset / "manifest.json")
