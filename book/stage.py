@@ -62,7 +62,7 @@ def site(folder: Path) -> None:
     shutil.copy(ROOT / "_toc.yml", folder)
     for path in (folder / "notebooks").glob("*.ipynb"):
         edit(path, join_streams)
-        edit(path, hide_figures)
+        edit(path, hide_glued)
     shutil.copytree(ROOT / "book" / "static", folder / "_static", dirs_exist_ok=True)
     shutil.rmtree(folder / "book", ignore_errors=True)
     shutil.copytree(
@@ -177,15 +177,26 @@ def join_streams(notebook: dict[str, Any], path: Path) -> None:
             cell["outputs"] = outputs
 
 
-def hide_figures(notebook: dict[str, Any], path: Path) -> None:
-    """Leave figures that `caption` showed to the directives that print them with caption and alt text."""
+def hide_glued(notebook: dict[str, Any], path: Path) -> None:
+    """Leave glued values and figures to the sentences and directives of a page that print them."""
     prefix = "application/papermill.record/"
     for cell in notebook["cells"]:
+        names, kept = set(), []
         for output in cell.get("outputs", []):
-            glued = output.get("metadata", {}).get("scrapbook", {"mime_prefix": prefix})
-            if not glued["mime_prefix"] and "image/png" in output["data"]:
+            glued = output.get("metadata", {}).get("scrapbook")
+            if glued:
+                names.add(glued["name"])
+            if glued and not glued["mime_prefix"] and "image/png" in output["data"]:
                 glued["mime_prefix"] = prefix
                 output["data"] = {prefix + kind: value for kind, value in output["data"].items()}
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "stream":
+                lines = "".join(output["text"]).splitlines(keepends=True)
+                output["text"] = [line for line in lines if line.split(": ")[0] not in names]
+            if output.get("text", True):
+                kept.append(output)
+        if "outputs" in cell:
+            cell["outputs"] = kept
 
 
 def store(notebook: dict[str, Any], executed: Path) -> None:
