@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -22,6 +23,9 @@ BOARD = {
     "EasyNet": ("from scratch", "EasyNet", "EasyNet, votes + distilled, 70 epochs"),
     "FaceNet": ("MobileNetV1, VGGFace2", "FaceNet", "FaceNet, with votes, 160 px, calibrated"),
 }
+
+# Figures of chapters that the introduction shows as pictures of its own, with an alternative text.
+INTRODUCTION = {"01-data": "sample-grid", "06-results": "all-networks"}
 
 
 def main(arguments: list[str]) -> None:
@@ -68,8 +72,21 @@ def site(folder: Path) -> None:
     shutil.copytree(
         ROOT / "book",
         folder / "book",
-        ignore=shutil.ignore_patterns("*.py", "results", "static", "__pycache__"),
+        ignore=shutil.ignore_patterns("*.py", "results", "static", "reading_faces", "__pycache__"),
     )
+    for chapter, name in INTRODUCTION.items():
+        picture = glued_picture(folder / "notebooks" / f"{chapter}.ipynb", name)
+        (folder / "book" / "images" / f"{name}.png").write_bytes(picture)
+
+
+def glued_picture(path: Path, name: str) -> bytes:
+    """A figure that an executed chapter stored under a name, as PNG."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        for output in cell.get("outputs", []):
+            if output.get("metadata", {}).get("scrapbook", {}).get("name") == name:
+                kind = next(kind for kind in output["data"] if kind.endswith("image/png"))
+                return base64.b64decode("".join(output["data"][kind]))
+    raise SystemExit(f"{path} stores no figure called {name}")
 
 
 def repository() -> tuple[str, str]:
