@@ -41,15 +41,9 @@ FOLDER_NAMES = MappingProxyType(
 
 
 def to_labels(emotions: Iterable[str], disgust: DisgustRule = "drop") -> np.ndarray:
-    """Give each emotion its label 0–5, or −1 where the six classes leave it out.
+    """Give each emotion its label 0–5, or −1 where the six classes leave it out: int64 (N,).
 
-    Args:
-        emotions: names out of `EMOTIONS`.
-        disgust: ``"drop"`` leaves disgust out; ``"angry"`` folds it into angry, as the baseline of
-            Duncan, Shine and English (2016) did. Contempt is always left out.
-
-    Returns:
-        int64 array, one entry an emotion, values −1 to 5.
+    Contempt is always left out, disgust too or, as by Duncan, Shine and English (2016), folded into angry.
     """
     table = {name: i for i, name in enumerate(CLASSES)} | {"contempt": -1}
     table["disgust"] = table["angry"] if disgust == "angry" else -1

@@ -11,26 +11,18 @@ from PIL import Image
 from torch.nn import functional as F
 
 Box = tuple[float, float, float, float]
-
 # Frames are scaled down to this longer side for detection; boxes are given in the frame's own pixels.
 DETECTION_SIDE = 320
+THRESHOLD = 0.9  # least confidence of MTCNN's last stage
 SMALLEST_FACE = 24  # pixels of the scaled frame; smaller ones are not looked for
 
 
 class FaceDetector:
-    """Detects faces with facenet-pytorch's MTCNN, whose weights come with that package.
-
-    Args:
-        device: where to compute.
-        threshold: least confidence of MTCNN's last stage, 0–1.
-    """
-
-    def __init__(self, device: str | torch.device = "cpu", threshold: float = 0.9) -> None:
-        self.device, self.threshold = device, threshold
+    """Detects faces with facenet-pytorch's MTCNN, whose weights come with that package."""
 
     @cached_property
     def _mtcnn(self) -> MTCNN:
-        return MTCNN(keep_all=True, min_face_size=SMALLEST_FACE, device=self.device)
+        return MTCNN(keep_all=True, min_face_size=SMALLEST_FACE)
 
     def boxes(self, frame: np.ndarray) -> list[Box]:
         """Faces of a grey frame, uint8 (H, W): (left, top, right, bottom) in pixels, the largest first."""
@@ -45,22 +37,15 @@ class FaceDetector:
             boxes, confidence = self._mtcnn.detect(image.convert("RGB"))
         if boxes is None:
             return []
-        kept = [tuple((scale * b).tolist()) for b in boxes.astype(float)[confidence >= self.threshold]]
+        kept = [tuple((scale * b).tolist()) for b in boxes.astype(float)[confidence >= THRESHOLD]]
         return sorted(kept, key=lambda b: -(b[2] - b[0]) * (b[3] - b[1]))
 
 
 def crop_square(frame: np.ndarray, box: Box) -> np.ndarray:
-    """Cut the square around a face as FER2013 frames it: forehead to chin, with the ears at its sides.
+    """Cut the square around a face out of uint8 (H, W): uint8 (S, S), S the longer side of the box.
 
-    MTCNN's box reaches from the hairline to the chin and is higher than wide. The square with its longer side
-    and its centre is that frame, without a margin.
-
-    Args:
-        frame: uint8 (H, W).
-        box: (left, top, right, bottom) in pixels; may reach beyond the frame, whose edge is repeated there.
-
-    Returns:
-        uint8 (S, S), S the longer side of the box, rounded.
+    MTCNN's box reaches from the hairline to the chin and is higher than wide. The square with its centre and
+    longer side is FER2013's frame: forehead to chin, ears at the sides. Beyond `frame`, its edge is repeated.
     """
     left, top, right, bottom = box
     side = max(1, round(max(right - left, bottom - top)))
@@ -81,20 +66,13 @@ def resize(images: np.ndarray, size: int = 64) -> np.ndarray:
     """Resize square images, uint8 (N, S, S), to (N, size, size): bicubic, with antialiasing."""
     if images.shape[1:] == (size, size):
         return images
-    out = np.empty((len(images), size, size), np.uint8)
-    for start in range(0, len(images), 512):
-        part = torch.from_numpy(np.array(images[start : start + 512])).unsqueeze(1).float()
-        scaled = F.interpolate(part, (size, size), mode="bicubic", antialias=True, align_corners=False)
-        out[start : start + 512] = scaled.round().clamp(0, 255).squeeze(1).byte().numpy()
-    return out
+    floats = torch.from_numpy(np.array(images)).unsqueeze(1).float()
+    scaled = F.interpolate(floats, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    return scaled.round().clamp(0, 255).squeeze(1).byte().numpy()
 
 
 def face_image(frame: np.ndarray, detector: FaceDetector, size: int = 64) -> tuple[np.ndarray, int]:
-    """Cut and resize the largest face of a grey frame, uint8 (H, W).
-
-    Returns:
-        The face, uint8 (size, size), and the number of faces; with none, the centred square.
-    """
+    """The largest face of a frame, uint8 (size, size), or its centred square, and the number of faces."""
     boxes = detector.boxes(frame)
     square = crop_square(frame, boxes[0]) if boxes else centre_square(frame)
     return resize(square[None], size)[0], len(boxes)

@@ -21,8 +21,7 @@ def read_sources(root: Path | str, names: Sequence[str] | None = None) -> list[F
     Raises:
         DataError: a name is unknown, a named data set is not there, there is none at all, or one is damaged.
     """
-    root, sources = Path(root), []
-    files = files_below(root)
+    root, sources, files = Path(root), [], files_below(Path(root))
     if unknown := [name for name in names or () if name not in READERS]:
         remedy = f"name some of {', '.join(READERS)}"
         raise DataError(f"no data set is called {unknown[0]!r}", file=root, remedy=remedy)
@@ -34,7 +33,6 @@ def read_sources(root: Path | str, names: Sequence[str] | None = None) -> list[F
                 remedy = f"{reader.how_to_get}. FER_DATA names the folder"
                 raise DataError(f"{reader.title} is not below this folder", file=root, remedy=remedy)
     if not sources:
-        problem = "there is no data set below this folder" if root.is_dir() else "the folder is missing"
         remedy = "let FER_DATA name the folder of your data sets; `fer data` shows where to get them"
-        raise DataError(problem, file=root, remedy=remedy)
+        raise DataError("there is no data set below this folder", file=root, remedy=remedy)
     return sources

@@ -12,11 +12,10 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from fer_utils.emotions import FOLDER_NAMES
-from fer_utils.errors import DataError, unreadable
+from fer_utils.errors import DataError
 
 COLUMNS = ("emotion", "subject", "split", "origin")
 SPLITS = ("train", "validation", "test")
-HELD_OUT = 8  # one in so many training images of a class is about the size of PublicTest
 MEND = "download it again, or mend or delete what is wrong"
 
 
@@ -24,20 +23,14 @@ def read_grey(path: Path, *, upright: bool = False) -> np.ndarray:
     """Decode an image file to grey, uint8 (H, W), 0–255; colour by ITU-R 601-2 luma (Pillow's ``L``).
 
     With `upright`, turn it as its EXIF note on orientation says, which phones leave to the viewer.
-
-    Raises:
-        DataError: the file is missing, truncated or not an image, or has more than 8 bits a pixel.
     """
     try:
         with Image.open(path) as image:
             deep = image.mode.startswith(("I", "F"))
             grey = np.asarray((ImageOps.exif_transpose(image) if upright else image).convert("L"))
-    except FileNotFoundError:
-        raise DataError("the image file is missing", file=path, remedy="unpack the data set again") from None
-    except PermissionError as error:
-        raise unreadable(path, error) from error
     except Exception as error:  # on damaged files, Pillow's decoders raise whatever their parsers meet
-        raise DataError(f"the image cannot be decoded ({error})", file=path, remedy=MEND) from error
+        problem = f"the image cannot be decoded ({error})"
+        raise DataError(problem, file=path, remedy=MEND) from error
     if deep:  # Pillow would cut the values off at 255
         raise DataError("the image has more than 8 bits a pixel", file=path, remedy="convert it to 8 bits")
     return grey
@@ -45,10 +38,7 @@ def read_grey(path: Path, *, upright: bool = False) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Grey images, uint8 (H, W), decoded only when asked for, so that memory stays bounded.
-
-    `boxes`, (top, left, right, bottom) in pixels, are given where a face is to be cut out of each.
-    """
+    """Grey images, uint8 (H, W), decoded when asked for; `boxes` (top, left, right, bottom) cut faces out."""
 
     paths: Sequence[Path]
     boxes: Sequence[tuple[int, int, int, int]] | None = None
@@ -72,7 +62,7 @@ class FaceSource:
     """The faces of one data set, as its reader made them out.
 
     Attributes:
-        name: short name, e.g. ``"fer2013"``; the `source` column of the merged set.
+        name: short name, e.g. ``"fer2013"``.
         layout: which on-disk layout it is, in words.
         table: one row an image: `emotion` (out of `EMOTIONS`), `subject` and `split` (strings, missing where
             the data set names none), `origin` (path below the data root, ``:line`` for rows of a file).
@@ -114,8 +104,8 @@ def face_table(
 class Reader:
     """One data set that the book can read, and where to get it.
 
-    `find(files, root)` gives every form of it among the files below a root, the best first: a file or a
-    folder. `read(form, files, root)` reads one, or raises a `DataError` that names what is wrong.
+    `find(files, root)` gives every form of it, a file or a folder, among the files below a root, the best
+    first. `read(form, files, root)` reads one, or raises a `DataError` that names what is wrong.
     """
 
     name: str
@@ -128,12 +118,10 @@ class Reader:
 
     def load(self, files: list[Path], root: Path) -> FaceSource | None:
         """Read the best form of the data set and note the others; none if it is absent."""
-        best, *others = self.find(files, root) or [None]
-        if best is None:
-            return None
-        source = self.read(best, files, root)
-        if others:
-            note = f"also there and not read: {', '.join(o.relative_to(root).as_posix() for o in others)}"
+        forms = [form.relative_to(root).as_posix() for form in self.find(files, root)]
+        source = self.read(root / forms[0], files, root) if forms else None
+        if len(forms) > 1:
+            note = f"also there and not read: {', '.join(forms[1:])}"
             source = dataclasses.replace(source, notes=(*source.notes, note))
         return source
 
@@ -149,17 +137,15 @@ def decode(text: str, codes: Mapping[int, str], file: Path, row: int | None = No
 
 def class_of_folder(image: Path) -> str:
     """The emotion that the folder of an image is named after, or a `DataError`."""
-    if image.parent.name.lower() not in FOLDER_NAMES:
+    if (name := image.parent.name.lower()) not in FOLDER_NAMES:
         problem = f"the class folder's name is unknown; known are {', '.join(FOLDER_NAMES)}"
         raise DataError(problem, file=image.parent, remedy="rename the folder, or take it away")
-    return FOLDER_NAMES[image.parent.name.lower()]
+    return FOLDER_NAMES[name]
 
 
 def hold_out(table: pd.DataFrame) -> str:
     """Give every eighth training image of a class to validation, in place; gives a note on that."""
     train = table[table["split"] == "train"]
-    table.loc[train.index[train.groupby("emotion").cumcount() % HELD_OUT == HELD_OUT - 1], "split"] = SPLITS[
-        1
-    ]
+    table.loc[train.index[train.groupby("emotion").cumcount() % 8 == 7], "split"] = SPLITS[1]
     count = (table["split"] == SPLITS[1]).sum()
     return f"{count:,} training images, every eighth of a class, are the validation split"

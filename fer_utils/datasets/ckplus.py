@@ -1,8 +1,7 @@
 """CK+: 593 sequences of 123 subjects, from neutral to the peak of an expression (Lucey et al., 2010).
 
-Of the official tree, the last three frames of a labelled sequence carry its label and the first frame is
-neutral, which is the usual reading. Contempt and disgust are given as what they are: the merge leaves them
-out (or folds disgust into angry) and counts them, so that of these sequences only the neutral frame is left.
+Of a labelled sequence, the last three frames carry the label and the first is neutral, which is the usual
+reading. Of contempt and disgust the merge leaves the neutral frame alone (or folds disgust into angry).
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ from fer_utils.datasets.fer2013 import read_pixel_csv
 from fer_utils.emotions import CKPLUS, CKPLUS_CSV, FOLDER_NAMES
 from fer_utils.errors import DataError
 
-Key = tuple[str, str]  # subject and sequence
-
 PEAK_FRAMES = 3
-TREE = "cohn-kanade-images"
+TREE, LABEL = "cohn-kanade-images", "_emotion.txt"
 NAME = re.compile(r"(S\d+)_(\d+)_(\d+)(_emotion)?", re.IGNORECASE)
 TABLE = re.compile(r"(extended[-_ ]?)?(ck|ck[+_ -].*|ckplus.*|ckextended.*|ck48|cohn.*)")
 REMEDY = (
@@ -36,17 +33,11 @@ def find(files: list[Path], root: Path) -> list[Path]:
     classes = [i for i in images if i.parent.name.lower() in FOLDER_NAMES and NAME.fullmatch(i.stem)]
     tables = [table.path for table in tables_in(files) if TABLE.fullmatch(table.name)]
     forms = [*trees, *(image.parents[1] for image in classes), *tables]
-    return [form for form in dict.fromkeys(forms) if form] or _label_files(files)[:1]
-
-
-def _label_files(files: list[Path]) -> list[Path]:
-    return [file for file in files if file.name.lower().endswith("_emotion.txt")]
+    return [form for form in dict.fromkeys(forms) if form]
 
 
 def read(path: Path, files: list[Path], root: Path) -> FaceSource:
     """Read any form of CK+."""
-    if path.suffix == ".txt":
-        raise DataError("there are labels of CK+ and no images", file=path, remedy=REMEDY)
     if path.is_file():
         note = "this repack names no subjects: its splits may have the same person on both sides"
         source = read_pixel_csv(path, root, CKPLUS_CSV, "ckplus")
@@ -60,7 +51,7 @@ def read(path: Path, files: list[Path], root: Path) -> FaceSource:
 
 
 def _read_official(path: Path, files: list[Path], root: Path) -> FaceSource:
-    sequences: dict[Key, list[tuple[int, Path]]] = defaultdict(list)
+    sequences: dict[tuple[str, str], list[tuple[int, Path]]] = defaultdict(list)
     for file in images_in(files, path):
         key, number = _parse(file)
         sequences[key].append((number, file))
@@ -82,16 +73,14 @@ def _read_official(path: Path, files: list[Path], root: Path) -> FaceSource:
     if unlabelled := len(sequences) - len(labels):
         notes.append(f"{unlabelled} of {len(sequences)} sequences have no label and were left out")
     if gaps:
-        notes.append(
-            f"the frames of {len(gaps)} labelled sequences are not numbered from 1 to the label's "
-            f"({', '.join(gaps[:5])}{', …' if len(gaps) > 5 else ''}); the first and the last were taken"
-        )
+        some = f"{len(gaps)} labelled sequences ({', '.join(gaps[:5])}{', …' if len(gaps) > 5 else ''})"
+        notes.append(f"the frames of {some} are not numbered from 1 to the label's")
     table = face_table(emotions, images, root, subjects)
     every = (*images, *(file for file, *_ in labels.values()))
     return FaceSource("ckplus", "official tree", table, ImageFiles(images), False, every, tuple(notes))
 
 
-def _parse(file: Path) -> tuple[Key, int]:
+def _parse(file: Path) -> tuple[tuple[str, str], int]:
     """Subject and sequence, and the number of the frame, of a file's name."""
     if not (match := NAME.fullmatch(file.stem)):
         problem = "the file name does not give subject, sequence and frame, as S010_004_00000017 does"
@@ -99,11 +88,11 @@ def _parse(file: Path) -> tuple[Key, int]:
     return (match[1].upper(), match[2]), int(match[3])
 
 
-def _labels(path: Path, files: list[Path]) -> dict[Key, tuple[Path, int, str]]:
+def _labels(path: Path, files: list[Path]) -> dict[tuple[str, str], tuple[Path, int, str]]:
     """By sequence, of the labels nearest to the images: file, number of the peak frame, emotion."""
-    texts = _label_files(files)
+    texts = [file for file in files if file.name.lower().endswith(LABEL)]
     near = ([text for text in texts if text.is_relative_to(base)] for base in path.parents)
-    labels: dict[Key, tuple[Path, int, str]] = {}
+    labels: dict[tuple[str, str], tuple[Path, int, str]] = {}
     for file in next(filter(None, near), []):
         key, peak = _parse(file)
         if key in labels:

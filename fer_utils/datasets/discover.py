@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from fer_utils.errors import DataError, unreadable
+from fer_utils.errors import DataError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
@@ -19,15 +19,11 @@ DEPTH = 7  # levels of folders below the root
 
 
 class Table(NamedTuple):
-    """A CSV file: its name in lower case without suffix, where it lies, plain or packed, and its rank.
+    """A CSV file; an archive counts under its own name and under those of the CSVs in it."""
 
-    The rank is 0 for a plain file, 1 for a packed one, 2 for an archive that is damaged or does not hold
-    exactly one CSV. An archive counts under its own name and under those of the CSVs in it.
-    """
-
-    name: str
+    name: str  # in lower case, without suffix
     path: Path
-    rank: int
+    rank: int  # 0 plain, 1 packed, 2 an archive that is damaged or does not hold exactly one CSV
 
 
 def files_below(root: Path) -> list[Path]:
@@ -35,7 +31,7 @@ def files_below(root: Path) -> list[Path]:
     files: list[Path] = []
 
     def stop(error: OSError) -> None:
-        raise unreadable(Path(error.filename), error) from error
+        raise DataError(error.strerror, file=error.filename, remedy="check its permissions") from error
 
     for folder, folders, names in os.walk(root, onerror=stop, followlinks=True) if root.is_dir() else ():
         path = Path(folder)
@@ -47,8 +43,8 @@ def files_below(root: Path) -> list[Path]:
 
 def images_in(files: list[Path], folder: Path | None = None) -> list[Path]:
     """The image files among some files, of all or of those in or below a folder."""
-    inside = files if folder is None else [file for file in files if file.is_relative_to(folder)]
-    return [file for file in inside if file.suffix.lower() in IMAGES]
+    images = (file for file in files if file.suffix.lower() in IMAGES)
+    return [image for image in images if folder is None or image.is_relative_to(folder)]
 
 
 def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
@@ -92,10 +88,7 @@ def _csvs_inside(path: Path) -> list[str]:
 
 @contextmanager
 def open_csv(path: Path) -> Iterator[IO[bytes]]:
-    """Open `x.csv`, `x.csv.gz`, or a `.zip` or `.tar.gz` with a single CSV inside, without unpacking it.
-
-    A `DataError` says if it is missing or damaged, also while it is read, or holds no CSV or several.
-    """
+    """Open a CSV, plain, gzipped or alone in an archive; damage while it is read is a `DataError` too."""
     try:
         with ExitStack() as stack:
             if path.name.lower().endswith(ARCHIVES):
@@ -110,8 +103,6 @@ def open_csv(path: Path) -> Iterator[IO[bytes]]:
             yield stack.enter_context(file)
     except DataError:
         raise
-    except PermissionError as error:
-        raise unreadable(path, error) from error
     except Exception as error:  # on damaged archives, the unpackers raise whatever their parsers meet
         problem = f"the file is missing, damaged or incomplete ({error})"
         raise DataError(problem, file=path, remedy="download it again") from error

@@ -21,8 +21,7 @@ def find(files: list[Path], root: Path) -> list[Path]:
 def read(path: Path, files: list[Path], root: Path) -> FaceSource:
     """Read `label.lst`, with lines `name face_id top left right bottom confidence label`.
 
-    The data set names no persons. The photo stands for the subject, so that faces of one photo stay in one
-    split.
+    The photo stands for the subject, whom nothing names, so that faces of one photo stay in one split.
     """
     near = images_in(files, path.parents[1])
     present = {photo.name: photo for photo in near if photo.parent.name.lower() in FOLDERS}
@@ -33,8 +32,9 @@ def read(path: Path, files: list[Path], root: Path) -> FaceSource:
             _, top, left, right, bottom, _, code = fields
             box = int(top), int(left), int(right), int(bottom)
         except ValueError:
-            shape = "'name face_id top left right bottom confidence label'"
-            problem = f"the line is {text[:60]!r}, expected {shape}"
+            problem = (
+                f"the line is {text[:60]!r}, expected name, id, top, left, right, bottom, confidence, label"
+            )
             raise DataError(problem, file=path, row=line, remedy=REMEDY) from None
         if box[3] <= box[0] or box[2] <= box[1]:
             raise DataError(f"the box {box} of the face is empty", file=path, row=line, remedy=REMEDY)

@@ -33,10 +33,9 @@ class FaceSet:
         path: the folder, with ``images.npy``, ``index.parquet`` and ``manifest.json``.
         stored: uint8 (M, 64, 64), grey, 0–255: all images, memory-mapped.
         index: one row an image of this view: `label` (int8, 0–5), `emotion` (as the source named it),
-            `source`, `subject` (or missing), `split` (train, validation, test), `origin` (where the image
-            came from), `hash` (of the source image's pixels) and `seen_copy` (an exact copy stands in an
-            earlier split).
-        manifest: how the set was made: sources, what was dropped and why, checksums.
+            `source`, `subject` (or missing), `split`, `origin` (where it came from), `hash` (of the source
+            image's pixels) and `seen_copy` (an exact copy stands in an earlier split).
+        manifest: sources, what was dropped and why, checksums.
         rows: int (N,), this view's rows of `stored`.
     """
 
@@ -48,11 +47,7 @@ class FaceSet:
 
     @classmethod
     def open(cls, path: Path | str) -> FaceSet:
-        """Open a merged set; images stay on disk until they are asked for.
-
-        Raises:
-            DataError: a file is missing or damaged, or the files do not belong together.
-        """
+        """Open a merged set, or raise a `DataError` if files are missing, damaged or of different sets."""
         path = Path(path)
         try:
             manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
@@ -60,8 +55,7 @@ class FaceSet:
             index = pd.read_parquet(path / "index.parquet")
             size, number = manifest["size"], manifest["format"]
         except (ValueError, OSError, KeyError, TypeError) as error:
-            problem = f"not a merged set, or a damaged one ({error})"
-            raise DataError(problem, file=path, remedy=REMEDY) from None
+            raise DataError(f"no merged set, or a damaged one ({error})", file=path, remedy=REMEDY) from None
         if number != FORMAT or images.shape != (len(index), size, size) or tuple(index.columns) != COLUMNS:
             raise DataError("its files do not belong together", file=path, remedy=REMEDY)
         return cls(path, images, index, manifest, np.arange(len(index)))
@@ -95,10 +89,8 @@ class FaceSet:
         """View of one split, ``"train"``, ``"validation"`` or ``"test"``, of all sources or of one."""
         if name not in SPLITS:
             raise ValueError(f"no split is called {name!r}; there are {', '.join(SPLITS)}")
-        mask = self.index["split"] == name
-        if source is not None:
-            mask &= self.index["source"] == source
-        return self.where(mask.to_numpy())
+        mine = source is None or self.index["source"] == source
+        return self.where(((self.index["split"] == name) & mine).to_numpy())
 
     def counts(self) -> pd.DataFrame:
         """Images by class (rows, with a total) and by source and split (columns)."""
@@ -110,15 +102,9 @@ class FaceSet:
         return table
 
     def export_folder(self, path: Path | str) -> None:
-        """Write PNG files `<split>/<class>/<source>_<row>.png` and their `metadata.csv`.
-
-        torchvision's `ImageFolder` reads it, and so does `datasets.load_dataset("imagefolder")`.
-
-        Raises:
-            DataError: the folder exists and is not empty.
-        """
-        columns = self.index[["split", "label", "source"]].itertuples(index=False)
-        names = [f"{s}/{CLASSES[label]}/{source}_{i:06d}.png" for i, (s, label, source) in enumerate(columns)]
+        """Write PNG files `<split>/<class>/…` that torchvision and `datasets` read, and `metadata.csv`."""
+        rows = self.index.itertuples()
+        names = [f"{r.split}/{CLASSES[r.label]}/{r.source}_{r.Index:06d}.png" for r in rows]
         with new_folder(Path(path)) as out:
             for row, name in enumerate(names):
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -130,12 +116,7 @@ class FaceSet:
 def new_folder(path: Path, replaces: str | None = None) -> Iterator[Path]:
     """Give a temporary folder beside `path` that takes its place when all went well, and is removed if not.
 
-    Args:
-        path: must not exist or be empty, but for what `replaces` allows.
-        replaces: name of a file; an older folder that has it is replaced.
-
-    Raises:
-        DataError: `path` holds something that is not to be replaced.
+    A `DataError` is raised where `path` is not empty, unless it has a file called `replaces`.
     """
     old = replaces is not None and (path / replaces).is_file()
     if path.exists() and not old and (not path.is_dir() or any(path.iterdir())):

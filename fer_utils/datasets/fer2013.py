@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -41,13 +42,10 @@ def find(files: list[Path], root: Path) -> list[Path]:
 
 def _is_ours(table: Table) -> bool:
     """Whether a CSV is FER2013's: train.csv and test.csv are common names, so that their header tells."""
-    if table.name not in ("train", "test"):
-        return table.name in FORMS
-    try:
-        with open_csv(table.path) as file:
+    if table.name in ("train", "test"):
+        with suppress(DataError), open_csv(table.path) as file:
             return "pixels" in _header(file)
-    except DataError:
-        return False
+    return table.name in FORMS[:2]
 
 
 def _tree(file: Path, root: Path) -> Path | None:
@@ -67,9 +65,7 @@ def read(path: Path, files: list[Path], root: Path) -> FaceSource:
 def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) -> FaceSource:
     """Read a CSV file, plain or packed, with `emotion`, `pixels` of 48×48 and, but for train.csv, `Usage`.
 
-    Raises:
-        DataError: with file, line and remedy: a missing column, a wrong number of pixels, a pixel that is not
-            a whole number of 0–255, an unknown code or Usage, a row cut short, or no rows at all.
+    A `DataError` names the line: missing columns, wrong pixels, an unknown code or Usage, a row cut short.
     """
     pixels, emotions, splits, origins = bytearray(), [], [], []
     where = path.relative_to(root).as_posix()
@@ -84,12 +80,13 @@ def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) 
             if row.isspace():
                 continue
             values = [value.strip().strip(b'"') for value in row.split(b",")]
-            fields = dict(zip(names, values, strict=False))
+            if len(values) != len(names):
+                problem = f"the row has {len(values)} fields, the header has {len(names)}"
+                raise DataError(problem, file=path, row=line, remedy=MEND)
+            fields = dict(zip(names, values, strict=True))
             usage = fields.get("usage", b"Training").decode("utf-8", "replace")
-            if len(values) != len(names) or usage not in SPLIT_OF_USAGE:
+            if usage not in SPLIT_OF_USAGE:
                 problem = f"the Usage {usage[:24]!r} is unknown; known are {', '.join(SPLIT_OF_USAGE)}"
-                if len(values) != len(names):
-                    problem = f"the row has {len(values)} fields, the header has {len(names)}"
                 raise DataError(problem, file=path, row=line, remedy=MEND)
             emotions.append(base.decode(fields["emotion"].decode("utf-8", "replace"), codes, path, line))
             splits.append(SPLIT_OF_USAGE[usage])
@@ -97,10 +94,8 @@ def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) 
             pixels += _pixels(fields["pixels"], path, line)
     if not emotions:
         raise DataError("there are no rows below the header", file=path, remedy="download it again")
-    layout = "icml_face_data.csv" if names[-1] == "pixels" else "fer2013.csv"
-    layout, notes = (
-        (layout, ()) if "usage" in names else ("train.csv", ("no images for validation and test",))
-    )
+    notes = () if "usage" in names else ("no images for validation and test",)
+    layout = "train.csv" if notes else "icml_face_data.csv" if names[-1] == "pixels" else "fer2013.csv"
     images = np.frombuffer(pixels, np.uint8).reshape(-1, SIZE, SIZE)
     table = face_table(emotions, origins, root, splits=splits)
     return FaceSource(name, layout, table, images, True, (path,), notes)
@@ -161,7 +156,7 @@ def fetch(root: Path) -> None:
         import kagglehub
 
         download = kagglehub.competition_download(CHALLENGE)
-    except Exception as error:  # kagglehub has errors of its own, and passes those of its HTTP library on
+    except Exception as error:  # kagglehub passes errors of many kinds on
         remedy = f"pip install kagglehub, put your API token into ~/.kaggle, and accept {HOMEPAGE}/rules"
         raise DataError(f"Kaggle did not give the data ({error})", remedy=remedy) from error
     shutil.copytree(download, root / "fer2013", dirs_exist_ok=True)

@@ -43,16 +43,8 @@ def find(root: Path) -> Path | None:
 def read(path: Path, fer2013: FaceSource | None = None) -> pd.DataFrame:
     """Read the votes, one row an image of FER2013, in the order of its CSV.
 
-    Args:
-        path: what `find` gave.
-        fer2013: FER2013, read from the CSV with all its rows, to check that they belong together.
-
-    Returns:
-        `usage` and `name` (strings; the name is blank where there is no face), and ten int64 columns of
-        votes, `VOTES`, which mostly sum to 10.
-
-    Raises:
-        DataError: a damaged file, or one that does not fit to `fer2013`.
+    Columns: `usage` and `name` (strings; the name is blank where there is no face), and ten of votes, `VOTES`
+    (int64, which mostly sum to 10). A `DataError` names damage, or the row that does not fit to `fer2013`.
     """
     how = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "skipinitialspace": True}
     with open_csv(path) as file:
@@ -72,23 +64,22 @@ def read(path: Path, fer2013: FaceSource | None = None) -> pd.DataFrame:
             column = wrong.loc[line].idxmax()
             problem = f"{column} is {votes[column][line][:24]!r}, expected one of {', '.join(known)}"
             raise DataError(problem, file=path, row=int(line), remedy=REMEDY)
-    if fer2013 is not None or votes.empty:
+    if votes.empty:
+        raise DataError("there are no rows below the header", file=path, remedy=REMEDY)
+    if fer2013 is not None:
         _check(path, votes, fer2013)
     return votes.astype(dict.fromkeys(VOTES, np.int64)).reset_index(drop=True)
 
 
-def _check(path: Path, votes: pd.DataFrame, fer2013: FaceSource | None) -> None:
+def _check(path: Path, votes: pd.DataFrame, fer2013: FaceSource) -> None:
     """Refuse votes that cannot be joined to FER2013 row by row; their index is the line in the file."""
-    row, problem = None, "there are no rows below the header"
-    if fer2013 is not None and fer2013.layout not in LAYOUTS:
+    row, problem = None, ""
+    if fer2013.layout not in LAYOUTS:
         problem = f"FER+ is joined by row; FER2013 was read from {fer2013.layout}, without all rows in order"
-    elif fer2013 is not None and len(votes) != len(fer2013):
+    elif len(votes) != len(fer2013):
         problem = f"FER+ has {len(votes):,} rows, FER2013 ({fer2013.layout}) has {len(fer2013):,}"
-    elif fer2013 is not None:
-        split = fer2013.table["split"].to_numpy(object)
-        differs = votes["usage"].map(SPLIT_OF_USAGE).to_numpy(object) != split
-        if not differs.any():
-            return
-        row, face = int(votes.index[differs][0]), fer2013.table[differs].iloc[0]
+    elif (differs := votes["usage"].map(SPLIT_OF_USAGE).ne(fer2013.table["split"].tolist())).any():
+        row, face = int(differs.idxmax()), fer2013.table[differs.tolist()].iloc[0]
         problem = f"the Usage is {votes['usage'][row]}, but {face['origin']} is of the split {face['split']}"
-    raise DataError(problem, file=path, row=row, remedy=REMEDY)
+    if problem:
+        raise DataError(problem, file=path, row=row, remedy=REMEDY)

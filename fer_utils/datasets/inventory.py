@@ -19,41 +19,45 @@ SHOW_AT_MOST = 5  # damaged images of a data set
 
 
 def inventory(root: Path | str) -> tuple[str, bool]:
-    """Look for every data set below the root, read what is there, and open its images.
+    """Read every data set below the root, and open its images; damage does not stop that.
 
     Returns:
-        The report as plain text, and whether anything is damaged; damage does not stop the look.
+        The report as plain text, and whether anything is damaged.
     """
     root, counts, notes, damaged, missing = Path(root), {}, [], [], []
-    files, sources = files_below(root), {}
-    for name, reader in READERS.items():
+    files, fer2013 = files_below(root), None
+    for reader in READERS.values():
         try:
             source = reader.load(files, root)
+            if source is None:
+                missing.append((reader.title, reader.how_to_get, reader.homepage, reader.licence))
+                continue
+            fer2013 = source if source.name == "fer2013" else fer2013
+            counts[reader.title] = source.table["emotion"].value_counts()
+            splits = source.table["split"].value_counts()
+            where = f"{source.layout} ({source.table['origin'][0]})"
+            parts = ", ".join([where, *(f"{splits[s]:,} {s}" for s in SPLITS if s in splits)])
+            notes += [f"{reader.title}: {note}." for note in (parts, *source.notes)]
+            damaged += [f"{reader.title}: {error}" for error in _damaged_images(source)]
         except DataError as error:
             damaged.append(f"{reader.title}: {error}")
-            continue
-        if source is None:
-            missing.append((reader.title, reader.how_to_get, reader.homepage, reader.licence))
-            continue
-        sources[name], splits = source, source.table["split"].value_counts()
-        counts[reader.title] = source.table["emotion"].value_counts()
-        where = f"{source.layout} ({source.table['origin'][0]})"
-        parts = [where, *(f"{splits[s]:,} {s}" for s in SPLITS if s in splits)]
-        notes += [f"{reader.title}: {note}." for note in (", ".join(parts), *source.notes)]
-        damaged += [f"{reader.title}: {error}" for error in _damaged_images(source)]
-    try:
-        if path := ferplus.find(root):
-            notes.append(f"{ferplus.TITLE}: votes on {_votes(path, sources.get('fer2013')):,} images.")
-        else:
-            missing.append((ferplus.TITLE, ferplus.HOW_TO_GET, ferplus.HOMEPAGE, ferplus.LICENCE))
-    except DataError as error:
-        damaged.append(f"{ferplus.TITLE}: {error}")
+    if path := ferplus.find(root):
+        try:
+            joins = fer2013 is not None and fer2013.layout in ferplus.LAYOUTS
+            votes = ferplus.read(path, fer2013 if joins else None)
+            notes.append(f"{ferplus.TITLE}: votes on {len(votes):,} images.")
+        except DataError as error:
+            damaged.append(f"{ferplus.TITLE}: {error}")
+    else:
+        missing.append((ferplus.TITLE, ferplus.HOW_TO_GET, ferplus.HOMEPAGE, ferplus.LICENCE))
     table = pd.DataFrame(counts, index=EMOTIONS).fillna(0).astype(int).T
     report = [f"Below {root} (FER_DATA names the folder), images by class:", ""]
     report.append(table.assign(total=table.sum(axis=1)).to_string() if counts else "no data set")
     wanted = [f"{title}: {how}. {page} Licence: {licence}." for title, how, page, licence in missing]
+    how = {"initial_indent": "  ", "subsequent_indent": "    ", "break_on_hyphens": False}
     for title, items in (("Notes", notes), ("Damaged", damaged), ("Missing, and where to get it", wanted)):
-        report += ["", title, *map(_item, items)] if items else []
+        if items:
+            report += ["", title, *(textwrap.fill(i, 110, break_long_words=False, **how) for i in items)]
     return "\n".join(report), bool(damaged)
 
 
@@ -66,16 +70,5 @@ def _damaged_images(source: FaceSource) -> list[str]:
                 source.images[i]
             except DataError as error:
                 errors.append(str(error))
-    hidden = [f"and {len(errors) - SHOW_AT_MOST:,} more images"] if len(errors) > SHOW_AT_MOST else []
-    return errors[:SHOW_AT_MOST] + hidden
-
-
-def _votes(path: Path, fer2013: FaceSource | None) -> int:
-    """Count FER+'s votes, checked against FER2013 where its form has all rows in their order."""
-    joins = fer2013 is not None and fer2013.layout in ferplus.LAYOUTS
-    return len(ferplus.read(path, fer2013 if joins else None))
-
-
-def _item(text: str) -> str:
-    how = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(text, 110, initial_indent="  ", subsequent_indent="    ", **how)
+    more = [f"and {len(errors) - SHOW_AT_MOST:,} more images"] if len(errors) > SHOW_AT_MOST else []
+    return errors[:SHOW_AT_MOST] + more

@@ -21,7 +21,7 @@ from fer_utils.errors import DataError
 from fer_utils.faces import FaceDetector, centre_square, face_image, resize
 from fer_utils.files import sha256, write_json
 
-FOLDS = 5  # one for test, one for validation, three for training
+SIZE = 64  # side of the faces in pixels
 
 
 def merge(
@@ -29,7 +29,6 @@ def merge(
     out: Path | str,
     *,
     disgust: DisgustRule = "drop",
-    size: int = 64,
     seed: int = 0,
     detector: FaceDetector | None = None,
     progress: bool = True,
@@ -40,14 +39,12 @@ def merge(
         sources: what the readers gave; the order is kept.
         out: folder of the merged set. An older merged set there is replaced once the new one is whole.
         disgust: leave disgust out, or fold it into angry. Contempt is always left out.
-        size: side of the faces in pixels.
         seed: of the split by subject, for sources without official splits.
-        detector: for sources that are not cropped; by default MTCNN on the processor.
-        progress: show a progress bar.
+        detector: for sources that are not cropped.
+        progress: show progress bars.
 
     Raises:
-        DataError: no source or no image is left, too few subjects to split, an image that cannot be decoded,
-            or a folder `out` that holds something else.
+        DataError: no image is left, too few subjects, a damaged image, or `out` holds something else.
     """
     out, detector = Path(out), detector or FaceDetector()
     tables = [_six_classes(source, disgust, seed) for source in sources]
@@ -55,40 +52,33 @@ def merge(
         remedy = "`fer data` shows what is there and where to get the rest"
         raise DataError("there are no images of the six classes to merge", file=out, remedy=remedy)
     with new_folder(out, replaces="manifest.json") as folder:
-        faces = np.lib.format.open_memmap(folder / "all.npy", "w+", np.uint8, (total, size, size))
-        cropping, start = [], 0
+        faces = np.lib.format.open_memmap(folder / "all.npy", "w+", np.uint8, (total, SIZE, SIZE))
+        cropping, start = {}, 0
         for source, table in zip(sources, tables, strict=True):
             bar = tqdm(table["row"], desc=source.name, unit=" faces", disable=not progress)
-            cropping.append(_write(source, table, bar, faces[start:], detector))
+            cropping[source.name] = _write(source, table, bar, faces[start:], detector)
             start += len(table)
         index = pd.concat(tables, ignore_index=True)
         index["seen_copy"] = seen_copies(index)
         held_out = index.loc[index["split"] != "train", "hash"]
         leaked = (index["split"] == "train") & index["hash"].isin(held_out)
-        report = [
-            _describe(source, index[index["source"] == source.name], leaked, how)
-            for source, how in zip(sources, cropping, strict=True)
-        ]
-        keep = np.flatnonzero(~leaked)
-        np.save(folder / "images.npy", faces[keep])
+        np.save(folder / "images.npy", faces[~leaked])
         (folder / "all.npy").unlink()
-        kept = index.iloc[keep].astype({"label": np.int8, "subject": "string"})
+        kept = index[~leaked].astype({"label": np.int8, "subject": "string"})
         kept[list(COLUMNS)].to_parquet(folder / "index.parquet", index=False)
         manifest = {
             "format": FORMAT,
             "made_by": f"fer_utils {fer_utils.__version__}",
             "classes": list(CLASSES),
-            "size": size,
-            "disgust": disgust,
-            "seed": seed,
-            "images": len(keep),
+            **{"size": SIZE, "disgust": disgust, "seed": seed},
+            "images": len(kept),
             "six_classes": total,
             "duplicates": {
                 "taken_out_of_training": int(leaked.sum()),
                 "groups_with_conflicting_labels": int(index.groupby("hash")["label"].nunique().gt(1).sum()),
             },
             "constant_images": int(index["constant"].sum()),
-            "sources": report,
+            "sources": [_describe(source, index, leaked, cropping[source.name]) for source in sources],
             "checksums": {name: sha256(folder / name) for name in ("images.npy", "index.parquet")},
         }
         write_json(folder / "manifest.json", manifest)
@@ -112,16 +102,13 @@ def split_by_subject(table: pd.DataFrame, seed: int = 0) -> np.ndarray:
     """A split for each row of a table with `label` and `subject`, so that no subject is in two of them.
 
     Five folds, stratified by class: one for test, one for validation, three for training.
-
-    Raises:
-        DataError: there are fewer than three subjects, or images without one.
     """
     subjects, without = table["subject"].nunique(), table["subject"].isna().sum()
     if subjects < 3 or without:
         problem = f"{subjects} subjects, and {without} images without one, cannot be split by subject"
         remedy = "bring images of at least three subjects, or leave this source out of the merge"
         raise DataError(problem, remedy=remedy)
-    folds = StratifiedGroupKFold(min(FOLDS, subjects), shuffle=True, random_state=seed)
+    folds = StratifiedGroupKFold(min(5, subjects), shuffle=True, random_state=seed)
     parts = folds.split(np.zeros(len(table)), table["label"], table["subject"])
     split = np.full(len(table), "train", dtype=object)
     for name in ("test", "validation"):
@@ -142,30 +129,27 @@ def _write(
     source: FaceSource, table: pd.DataFrame, rows: Iterable[int], faces: np.ndarray, detector: FaceDetector
 ) -> dict[str, Any]:
     """Crop, resize and write the images of a table, add their hashes to it, and describe the cropping."""
-    hashes, constant, counts = [], [], []
+    hashes, constant, counts = [], [], np.zeros(len(table), int)
     for place, row in enumerate(rows):
-        frame, detected = source.images[row], 0
+        frame = source.images[row]
         hashes.append(pixel_hash(frame))
         constant.append(frame.min() == frame.max())
         if source.cropped:
-            faces[place] = resize(centre_square(frame)[None], faces.shape[1])[0]
+            faces[place] = resize(centre_square(frame)[None], SIZE)[0]
         else:
-            faces[place], detected = face_image(frame, detector, faces.shape[1])
-        counts.append(detected)
+            faces[place], counts[place] = face_image(frame, detector, SIZE)
     table["hash"], table["constant"] = hashes, constant
-    cropped, counts = len(table) if source.cropped else 0, np.array(counts, int)
     return {
-        "already_cropped": cropped,
+        "already_cropped": len(table) if source.cropped else 0,
         "detected": int((counts > 0).sum()),
         "several_faces": int((counts > 1).sum()),
-        "centre_crop": [] if cropped else table["origin"][counts == 0].tolist(),
+        "centre_crop": [] if source.cropped else table["origin"][counts == 0].tolist(),
     }
 
 
-def _describe(
-    source: FaceSource, table: pd.DataFrame, leaked: pd.Series, cropping: dict[str, Any]
-) -> dict[str, Any]:
+def _describe(source: FaceSource, index: pd.DataFrame, leaked: pd.Series, cropping: dict) -> dict[str, Any]:
     """What the manifest has about a source: what was read, dropped and kept, and from which files."""
+    table = index[index["source"] == source.name]
     dropped = source.table["emotion"].drop(table["row"]).value_counts().sort_index().to_dict()
     leaked = leaked[table.index]
     kept = {name: table[(table["split"] == name) & ~leaked] for name in SPLITS}

@@ -179,43 +179,21 @@ class Identity:
 
 @dataclass(frozen=True)
 class View:
-    """Pose, frame and light of one picture.
+    """Pose, frame and light of one picture."""
 
-    Attributes:
-        roll: rotation in the picture plane, in radians.
-        yaw: shift of the features to the right as the head turns, in head units; about −0.2 to 0.2.
-        pitch: the same downwards.
-        centre: the point of the head in the middle of the picture, (x, y).
-        span: half the height of the picture, in head units.
-        light: direction the light comes from, (x, y); (0, 0) is the camera.
-        ambient: share of the light that comes from everywhere.
-        background: tone, 0–1.
-        clutter: contrast of blurred things in the background, 0–1.
-    """
-
-    roll: float = 0.0
-    yaw: float = 0.0
-    pitch: float = 0.0
-    centre: tuple[float, float] = (0.0, 0.25)
-    span: float = 2.0
-    light: tuple[float, float] = (-0.35, -0.5)
-    ambient: float = 0.45
-    background: float = 0.6
-    clutter: float = 0.0
+    roll: float = 0.0  # rotation in the picture plane, in radians
+    yaw: float = 0.0  # shift of the features to the right as the head turns, about −0.2 to 0.2 head units
+    pitch: float = 0.0  # the same downwards
+    centre: Point = (0.0, 0.25)  # the point of the head in the middle of the picture
+    span: float = 2.0  # half the height of the picture, in head units
+    light: Point = (-0.35, -0.5)  # where the light comes from; (0, 0) is the camera
+    ambient: float = 0.45  # share of the light that comes from everywhere
+    background: float = 0.6  # tone, 0–1
+    clutter: float = 0.0  # contrast of blurred things in the background, 0–1
 
 
 def draw_face(identity: Identity, units: ActionUnits, view: View, shape: tuple[int, int]) -> np.ndarray:
-    """Draw a person with an expression.
-
-    Args:
-        identity: the person.
-        units: the expression, on top of the person's resting face.
-        view: pose, frame and light.
-        shape: height and width in pixels.
-
-    Returns:
-        uint8 (height, width), grey, 0–255.
-    """
+    """Draw a person with an expression on top of the resting face: uint8 of `shape` (H, W), grey, 0–255."""
     over = max(1, math.ceil(DENSITY * 2 * view.span / shape[0]))
     picture = _Painter(identity, units, view, (shape[0] * over, shape[1] * over)).paint()
     pixels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)

@@ -46,19 +46,17 @@ NEIGHBOURS = {
 def write_demo(
     folder: Path | str, *, seed: int = 0, fer2013: int = 3200, ckplus: int = 14, jaffe: int = 10
 ) -> None:
-    """Draw the demo data and write them below a folder, which appears when all is there.
+    """Draw the demo data and write them below a new folder, which appears when all is there.
+
+    It gets `fer2013/fer2013.csv`, `fer2013/fer2013new.csv` (votes, as FER+ has them), `CK+` and `jaffe`. The
+    same arguments give the same bytes.
 
     Args:
-        folder: must not exist, or be empty. It gets `fer2013/fer2013.csv` and `fer2013new.csv` (votes, as
-            FER+ has them), `CK+/cohn-kanade-images`, `CK+/Emotion` and `jaffe`. The same arguments give the
-            same bytes.
+        folder: must not exist, or be empty.
         seed: of everything that is drawn at random.
         fer2013: rows of the CSV.
         ckplus: subjects of CK+, up to 16, with 3 or 4 sequences each.
         jaffe: subjects of JAFFE, up to 10, with 2–4 images of each emotion.
-
-    Raises:
-        DataError: the folder is not empty.
     """
     with new_folder(Path(folder)) as aside:
         _write_fer2013(aside / "fer2013", fer2013, seed)
@@ -113,10 +111,9 @@ def _faces(
 def _expression(
     emotion: str, rng: np.random.Generator, ambiguous: float
 ) -> tuple[ActionUnits, dict[str, float]]:
-    """One way to show an emotion; with probability `ambiguous` hardly, or mixed with another emotion.
+    """One way to show an emotion, and the share of the onlookers who should see which emotion.
 
-    Returns:
-        The action units, and the share of the onlookers who should see which emotion.
+    With probability `ambiguous` it is hardly shown, or mixed with another emotion.
     """
     kinds = PROTOTYPES[emotion]
     first = rng.random() < 0.5
@@ -180,14 +177,9 @@ def _write_votes(path: Path, usage: np.ndarray, votes: np.ndarray) -> None:
 
 
 def _votes(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What ten people say who mix up neighbours now and then.
+    """Votes of ten people who mix up neighbours now and then: int64 (N, 10), in the order of `ferplus.VOTES`.
 
-    Args:
-        seen: float (N, 8), what can be read in each face, shares by `EMOTIONS`; zeros for what is no face.
-        rng: draws the votes.
-
-    Returns:
-        int64 (N, 10), votes in the order of `ferplus.VOTES`, 10 a row.
+    `seen`, float (N, 8), has what can be read in each face, shares by `EMOTIONS`; zeros for what is no face.
     """
     says = np.zeros((len(EMOTIONS), len(ferplus.VOTES)))
     column = {FOLDER_NAMES.get(word, word): i for i, word in enumerate(ferplus.VOTES)}

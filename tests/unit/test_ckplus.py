@@ -113,7 +113,7 @@ def test_a_missing_frame_is_noted(tmp_path, frame):
     ckplus_tree(tmp_path, {"S005/001": (11, 3), "S006/001": (4, 5)})
     (tmp_path / FRAME.format("S005", "001", frame)).unlink()
     source = read(tmp_path)
-    assert "the frames of 1 labelled sequences are not numbered from 1" in source.notes[0]
+    assert "the frames of 1 labelled sequences (S005/001) are not numbered from 1" in source.notes[0]
     numbers = [int(key.rsplit("/")[-1]) for key in taken(source) if key.startswith("S005")]
     assert numbers == {1: [2, 9, 10, 11], 5: [1, 9, 10, 11], 11: [1, 8, 9, 10]}[frame]
 
@@ -143,14 +143,11 @@ def test_a_frame_with_another_name_is_refused(tmp_path, name):
 
 def test_images_without_labels_and_labels_without_images(tmp_path):
     ckplus_tree(tmp_path, {"S005/001": (11, 3)})
-    label = next((tmp_path / "Emotion").rglob("*.txt")).rename(
-        tmp_path.parent / "S005_001_00000011_emotion.txt"
-    )
-    images = tmp_path / "cohn-kanade-images"
+    images = (tmp_path / "cohn-kanade-images").rename(tmp_path.parent / "cohn-kanade-images")
+    assert read(tmp_path) is None
+    shutil.rmtree(tmp_path / "Emotion")
+    images = images.rename(tmp_path / images.name)
     refused(lambda: read(tmp_path), file=images, says="the folder Emotion is missing")
-    shutil.rmtree(images)
-    label = label.rename(tmp_path / label.name)
-    refused(lambda: read(tmp_path), file=label, says="unpack the official cohn-kanade-images and Emotion")
 
 
 # The repacks: class folders, and a CSV

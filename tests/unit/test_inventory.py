@@ -47,7 +47,7 @@ def test_what_is_named_and_not_there_is_an_error(everything, tmp_path):
     refused(lambda: read_sources(everything, ["jaffe"]), file=everything, says="JAFFE is not below this")
     (tmp_path / "empty").mkdir()
     refused(lambda: read_sources(tmp_path / "empty"), says="no data set below this folder. Remedy: let FER_")
-    refused(lambda: read_sources(tmp_path / "x"), file=tmp_path / "x", says="the folder is missing")
+    refused(lambda: read_sources(tmp_path / "x"), file=tmp_path / "x", says="no data set below")
 
 
 def test_one_damaged_source_stops_the_reading(everything):

@@ -141,13 +141,3 @@ def test_an_image_as_large_as_a_bomb_is_refused(tmp_path, monkeypatch):
     path = save(tmp_path / "KA.AN1.39.tiff", noise(1)[0])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     refused(lambda: read_grey(path), file=path, says="cannot be decoded")
-
-
-def test_a_missing_image_and_one_that_may_not_be_read(tmp_path, monkeypatch):
-    refused(lambda: read_grey(tmp_path / "x.png"), file=tmp_path / "x.png", says="missing")
-
-    def deny(_path):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Image, "open", deny)
-    refused(lambda: read_grey(tmp_path / "x.png"), file=tmp_path / "x.png", says="check its permissions")

@@ -119,7 +119,7 @@ def test_no_leak_and_no_shared_subject_whatever_the_input(tmp_path_factory, seed
         subjects=[f"P{i // 7}" for i in range(n)],
         name="jaffe",
     )
-    faces = merge([one, two], tmp_path_factory.mktemp("m") / "set", size=8, seed=seed, progress=False)
+    faces = merge([one, two], tmp_path_factory.mktemp("m") / "set", seed=seed, progress=False)
     index = faces.index
     train, held_out = index[index["split"] == "train"], index[index["split"] != "train"]
     assert not set(train["hash"]) & set(held_out["hash"])
