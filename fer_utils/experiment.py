@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -259,31 +259,6 @@ def train(
     header = about | {"network": network, "options": model.options}
     save_checkpoint(done.model, folder / "model.safetensors", header)
     return done
-
-
-def train_or_load(space: Workspace, network: str, *, seed: int = 0, **options: Any) -> Fit:
-    """`train`, unless there is a finished run: what the chapters call.
-
-    On real data a finished run of that name is loaded, and one that was stopped goes on. Demo runs are shared
-    by chapters if settings and code are the same.
-    """
-    name = options.get("name") or f"{network}-seed{seed}"
-    folder, full = space.runs / name, space.profile == "full"
-    folder.mkdir(parents=True, exist_ok=True)
-    # Two chapters run at once. The processes of one training, which Lightning starts, must not wait.
-    with FileLock(folder / "lock") if "LOCAL_RANK" not in os.environ else nullcontext():
-        if full and (folder / "model.safetensors").exists():
-            return load_run(space, name, verbose=options.get("verbose", True))
-        if full:
-            return train(space, network, seed=seed, resume=True, **options)
-        files, known = sorted(Path(__file__).parent.rglob("*.py")), folder / "code"
-        code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-        if known.exists() and known.read_text() == code:
-            with suppress(DataError):  # other settings
-                return train(space, network, seed=seed, resume=True, **options)
-        done = train(space, network, seed=seed, **options)
-        known.write_text(code)
-        return done
 
 
 def load_run(space: Workspace, name: str, *, verbose: bool = False) -> Fit:

@@ -95,7 +95,7 @@ class Faces(Dataset[Batch]):
     def __getitems__(self, rows: list[int]) -> Batch:
         """Fetch the rows of one batch at once; PyTorch's loader prefers this to single items."""
         images = torch.from_numpy(self.faces.take(rows))
-        # `fer_utils.features.Features` gives floats, which have their channels, in place of images.
+        # Features of a frozen part, in place of images, are floats and have their channels.
         images = images.unsqueeze(1) if images.dtype == torch.uint8 else images
         return images, self.labels[rows], self.targets[rows]
 

@@ -20,13 +20,13 @@ from fer_utils.evaluation import predict
 from fer_utils.experiment import (
     changed,
     evaluate,
+    load_run,
     read_predictions,
     read_result,
     recipe_for,
     settings_of,
     soft_labels,
     train,
-    train_or_load,
     vote_shares,
     votes_on,
     workspace,
@@ -230,27 +230,11 @@ def test_a_call_trains_what_the_command_trains_and_a_finished_run_is_loaded(spac
         train(elsewhere, "easynet", name="toy", resume=True, **QUIET | {"epochs": 3})
 
 
-def test_the_chapters_share_runs(space, elsewhere, monkeypatch, capsys):
-    assert train_or_load(space, "easynet", name="toy").model.options["widths"] == [4, 8, 8]
-    assert capsys.readouterr().out.count("validation: loss") == 2
-    asked = []
-    monkeypatch.setattr(experiment, "train", lambda *a, resume=False, **o: asked.append(resume))
-    train_or_load(space, "easynet", name="stopped")
-    assert asked == [True], "a real run that was stopped goes on"
-    demo = dataclasses.replace(elsewhere, profile="demo")
-    train_or_load(demo, "easynet", name="x", **QUIET)
-    train_or_load(demo, "easynet", name="x", **QUIET)
-    assert asked[1:] == [False, True], "a demo run is shared while the code is the same"
-    (demo.runs / "x" / "code").write_text("another")
-    train_or_load(demo, "easynet", name="x", **QUIET)
-    assert asked[3:] == [False]
-
-
 def test_a_run_of_another_merged_set_is_refused(merged_otherwise, capsys):
     for arguments in (["evaluate", "toy"], ["train", "easynet", "teachers=toy", "--name", "student"]):
         assert "another merged set" in refused(capsys, *arguments)
     with pytest.raises(DataError, match="another merged set"):
-        train_or_load(merged_otherwise, "easynet", name="toy")
+        load_run(merged_otherwise, "toy")
 
 
 def test_calibration_changes_the_last_layer_and_notes_what_was_fitted(elsewhere):

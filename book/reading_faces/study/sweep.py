@@ -32,12 +32,12 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from fer_utils import features
 from fer_utils.experiment import Workspace, recipe_for, workspace
 from fer_utils.files import sha256
 from fer_utils.models import build
 from fer_utils.training import Recipe, default_precision, fit
 from fer_utils.weights import load_pretrained
+from reading_faces import features
 from reading_faces.study.store import write_report
 
 OPTIMIZERS = ("sgd", "adam")

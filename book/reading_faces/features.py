@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import nn
 from fer_utils.augment import Augment
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.errors import DataError
+from fer_utils.files import atomic_path
 from fer_utils.models.facenet import FaceNet
 
 
@@ -90,9 +90,8 @@ def compute(
         path = folder / f"{hashlib.sha256(repr(what).encode()).hexdigest()}.npy"
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{os.getpid()}.{path.name}")
-            np.save(aside, _view(net, frozen, faces, augment if view else None, seed=view))
-            aside.replace(path)
+            with atomic_path(path) as aside, aside.open("wb") as file:
+                np.save(file, _view(net, frozen, faces, augment if view else None, seed=view))
         arrays.append(np.load(path, mmap_mode="r"))
     return Features(arrays, faces)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from fer_utils import features
 from fer_utils.augment import Augment
 from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
 from fer_utils.models import FaceNet
 from fer_utils.training import Recipe, fit
+from reading_faces import features
 
 EASY = {"trunk": "easynet", "pretrained": "none", "trunk_width": 0.125, "head": [16], "freeze": 0.6}
 RECIPE = Recipe(epochs=3, batch_size=32, lr=0.03, augment=None)
