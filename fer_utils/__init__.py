@@ -1,8 +1,4 @@
-"""Reading facial expressions: the package behind the notebook book *Reading Faces*.
-
-The notebooks narrate; this package holds what they repeat: readers for the data sets, the merge, the
-three networks (EmoNet, EasyNet, FaceNet), training, evaluation and the book's figures.
-"""
+"""Reading facial expressions: data sets, networks, training and evaluation of the book *Reading Faces*."""
 
 import warnings
 

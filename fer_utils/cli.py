@@ -25,9 +25,6 @@ def main(arguments: list[str] | None = None) -> int:
         hint = '; run `pip install "fer-utils[train]"`' if isinstance(error, ModuleNotFoundError) else ""
         print(f"fer {options.command}: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"fer {options.command}: stopped", file=sys.stderr)
-        return 130
 
 
 def _data(options: argparse.Namespace) -> int:
@@ -43,9 +40,7 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from fer_utils.experiment import workspace
-
-    faces = workspace("demo").faces(again=options.again)
+    faces = _workspace(options).faces(again=options.again)
     print(f"{len(faces):,} drawn faces are merged in {faces.path}")
 
 
@@ -82,10 +77,8 @@ def _train(options: argparse.Namespace) -> None:
     settings |= dict(_setting(word) for word in words)
     run = train(space, network, name=name, resume=options.resume, **settings)
     name = run.folder.relative_to(space.runs).as_posix()
-    print(
-        f"best on validation: epoch {int(run.best['epoch'])}, accuracy {run.best['val_accuracy']:.1%}. "
-        f"`fer evaluate {name}` writes its results file"
-    )
+    print(f"best on validation: epoch {int(run.best['epoch'])}, accuracy {run.best['val_accuracy']:.1%}")
+    print(f"`fer evaluate {name}` writes its results file")
 
 
 def _setting(word: str) -> tuple[str, Any]:
@@ -108,10 +101,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     for split in ("validation", "test"):
         for variant, scores in getattr(result, split).items():
             low, high = scores["accuracy_interval"]
-            print(
-                f"{split:10s}  {variant:24s} {scores['images']:6d} images  "
-                f"accuracy {scores['accuracy']:.2%}  95% interval {low:.2%} to {high:.2%}"
-            )
+            accuracy = f"accuracy {scores['accuracy']:.2%}  95% interval {low:.2%} to {high:.2%}"
+            print(f"{split:10s}  {variant:24s} {scores['images']:6d} images  {accuracy}")
     print(f"written to {space.results / options.name}.json")
 
 
@@ -151,17 +142,13 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, profile="demo")
         if name not in ("demo", "predict"):
-            sub.add_argument(
-                "--profile", choices=("demo", "full"), default="full", help="drawn or real faces"
-            )
+            sub.add_argument("--profile", choices=("demo", "full"), default="full", help="faces: drawn, real")
         return sub
 
     sub = command("data", _data, "show which data sets are below FER_DATA, and where to get the rest")
-    sub.add_argument(
-        "--fetch", action="store_true", help="first fetch Kaggle's FER2013 with your credentials"
-    )
+    sub.add_argument("--fetch", action="store_true", help="first fetch FER2013 with your Kaggle credentials")
     sub = command("merge", _merge, "merge the data sets to six classes of 64×64 grey faces")
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="where to (default: build/<profile>/faceset)")
     sub.add_argument("--sources", nargs="+", metavar="NAME", help="only these data sets")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.transforms.functional import five_crop
 
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
@@ -26,19 +27,16 @@ def predict(
     batch_size: int = 256,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
-    """Class probabilities of faces.
+    """Class probabilities of faces, float32 (N, 6); rows sum to 1.
 
     Args:
         model: takes float images (B, 1, 64, 64) of 0–1 and gives logits (B, 6); it is left as it was.
         faces: a `FaceSet`, or uint8 images (N, 64, 64).
-        flip: average the probabilities of each image and its mirror image (test-time averaging).
+        flip: average the probabilities of each image and its mirror image.
         ten_crop: average those of the corners and the centre, enlarged, and of their mirror images
             (Krizhevsky et al. 2012, sec. 4.1).
         batch_size: images a step.
         device: where to compute; by default on the GPU, or where the model is if there is none.
-
-    Returns:
-        float32 (N, 6); rows sum to 1.
     """
     home, was_training = next(model.parameters()).device, model.training
     device = device or ("cuda" if torch.cuda.is_available() else home)
@@ -61,10 +59,7 @@ def predict(
 def _crops(images: torch.Tensor, share: float = 0.9) -> list[torch.Tensor]:
     """Corners and centre of images (B, C, H, W), a share of their sides long, in the images' own size."""
     size = images.shape[-2:]
-    height, width = (round(share * side) for side in size)
-    bottom, right = size[0] - height, size[1] - width
-    places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
-    crops = [images[:, :, top : top + height, left : left + width] for top, left in places]
+    crops = five_crop(images, [round(share * side) for side in size])
     return [F.interpolate(crop, size, mode="bicubic", align_corners=False).clamp(0, 1) for crop in crops]
 
 
@@ -89,9 +84,6 @@ def bootstrap_interval(
         level: coverage, 0–1.
         draws: bootstrap samples.
         seed: of the random numbers.
-
-    Raises:
-        ValueError: there is no image.
     """
     if not len(values):
         raise ValueError("an interval needs at least one image")
@@ -126,16 +118,9 @@ def metrics(
 ) -> dict[str, Any]:
     """All scores of one set of predictions, as plain values for a results file.
 
-    Args:
-        labels: int (N,), values 0–5.
-        probabilities: float (N, 6).
-        people: (N,), whose image it is, if that is known: for `accuracy_interval` (bootstrap, 95%). The
-            intervals of recalls (Wilson, 95%) are too narrow where a person has several images.
-
-    Returns:
-        `images`, `accuracy`, `accuracy_interval`, `macro_f1` (over the classes that have images), `recall`
-        and `recall_interval` by class (none without an image), `expected_calibration_error`, `log_loss`,
-        `confusion` (rows: label, columns: prediction).
+    Takes labels, int (N,), 0–5; probabilities, float (N, 6); and whose images they are, (N,), if known, for
+    the bootstrap of `accuracy_interval`. The intervals of recalls (Wilson) are too narrow where a person has
+    several images. `macro_f1` is over the classes that have images; rows of `confusion` are labels.
     """
     from sklearn.metrics import confusion_matrix, f1_score
 

@@ -93,14 +93,7 @@ class Workspace:
         return self.build / "runs"
 
     def faces(self, *, again: bool = False) -> FaceSet:
-        """Open the merged set; draw and merge demo faces first if there are none, or `again`.
-
-        Raises:
-            DataError: real data have not been merged yet.
-        """
-        if self.profile == "full" and not (self.faceset / "manifest.json").exists():
-            remedy = "put the data sets below FER_DATA and run `fer merge`; `fer data` lists them"
-            raise DataError("the real data have not been merged yet", file=self.faceset, remedy=remedy)
+        """Open the merged set; draw and merge demo faces first if there are none, or `again`."""
         if self.profile == "demo":
             self.build.mkdir(parents=True, exist_ok=True)
             with FileLock(self.build / "faces.lock"):  # `make book` runs two chapters at once
@@ -191,19 +184,18 @@ def train(
     verbose: bool = True,
     **settings: Any,
 ) -> Fit:
-    """Train a network on the merged set of a workspace, by its recipe and the settings that differ from it.
+    """Train a network on the merged set, by its recipe and the settings that differ from it.
 
-    Writes `runs/<name>/` (by default `<network>-seed<seed>`): `run.json`, `history.csv`, checkpoints and
-    `model.safetensors`, the half-precision weights of the best epoch.
+    Writes `runs/<name>/`: `run.json`, `history.csv`, checkpoints and `model.safetensors`, the half-precision
+    weights of the best epoch.
 
     Args:
         space: gives the profile, the merged set and the folder of runs.
         network: ``"emonet"``, ``"easynet"`` or ``"facenet"``.
         seed: of weights, order, augmentation and dropout.
-        name: of the run.
+        name: of the run; by default `<network>-seed<seed>`.
         sources: train, and choose the epoch, on these only.
-        labels: ``"ferplus"`` for the votes of FER+ (`soft_labels`); ``"both"`` for an auxiliary task beside
-            the labels, to predict them (`vote_shares`).
+        labels: ``"ferplus"``: train on the votes of FER+; ``"both"``: predict them as an auxiliary task.
         loss_weight: of the auxiliary task; with ``"ferplus"``, of the votes beside the label, 0–1.
         teachers: names of runs whose mean probabilities are targets beside the labels (distillation).
         calibrated: fit scale and biases of the last layer on validation.
@@ -262,11 +254,7 @@ def train(
 
 
 def load_run(space: Workspace, name: str, *, verbose: bool = False) -> Fit:
-    """Load a finished run; `verbose` prints its learning curve as training did.
-
-    Raises:
-        DataError: there is no such run, it has not finished, or it was trained on another merged set.
-    """
+    """Load a finished run, trained on this merged set; `verbose` prints its learning curve."""
     folder = space.runs / name
     check_same_dataset(folder, space.faces())
     if not (folder / "model.safetensors").is_file():
@@ -282,22 +270,15 @@ def check_same_dataset(folder: Path, faces: FaceSet) -> None:
     """Raise DataError where the run of a folder was trained on another merged set than this."""
     path = folder / "run.json"
     if path.exists() and json.loads(path.read_text())["merged"] != faces.manifest["checksums"]:
-        raise DataError(
-            "the run was trained on another merged set: its training images may be test images now",
-            file=path,
-            remedy=f"train it again (`fer train … --name {folder.name}`), or merge as before",
-        )
+        problem = "the run was trained on another merged set: its training images may be test images now"
+        raise DataError(problem, file=path, remedy="train it again, or merge as before")
 
 
 def votes_on(index: pd.DataFrame, root: Path, disgust: DisgustRule = "drop") -> np.ndarray:
-    """Join the votes of FER+ to some faces by their origin.
+    """Join the votes of FER+, below a root with FER2013, to the faces of an index by their origin.
 
-    Takes columns `source`, `origin` and `emotion` of a `FaceSet.index`, the folder below which FER2013 and
-    FER+ are, and what the merge did with disgust. Returns int64 (N, 10), in the order of `ferplus.VOTES`;
-    zeros where nobody voted.
-
-    Raises:
-        DataError: FER+ or FER2013 is missing or damaged, or is another one than was merged.
+    Returns int64 (N, 10), in the order of `ferplus.VOTES`, with zeros where nobody voted; with disgust angry,
+    as in the merge, its votes count for anger. Raises DataError if another FER2013 was merged.
     """
     if (path := ferplus.find(root)) is None:
         raise DataError("FER+'s votes are not below this folder", file=root, remedy=ferplus.HOW_TO_GET)
@@ -353,11 +334,8 @@ def soft_targets(
 def teacher_predictions(space: Workspace, name: str, faces: FaceSet) -> pd.DataFrame:
     """What a run predicts for faces averaged with their mirror images, for distillation (Hinton et al. 2015).
 
-    They are kept below the results, so that the next student, or one on another machine, does not need the
-    teacher's weights. A cross-validation (`crossfit/…`) has no weights of its own and keeps these alone.
-
-    Raises:
-        DataError: the teacher has not finished and no predictions for these faces are kept.
+    They are kept with the results, so that the next student does not need the teacher's weights. A
+    cross-validation (`crossfit/…`) has none and keeps these alone.
     """
     check_same_dataset(space.runs / name, faces)
     weights, images = space.runs / name / "model.safetensors", fingerprint(faces.index)
@@ -373,11 +351,9 @@ def teacher_predictions(space: Workspace, name: str, faces: FaceSet) -> pd.DataF
 
 
 def calibrate(model: nn.Module, validation: FaceSet) -> dict[str, Any]:
-    """Fit scale and biases of a network's last layer on validation, and change it by them.
+    """Fit scale and biases of a network's last layer on validation, change it by them, and return them.
 
-    Returns:
-        `images`, `scale`, `biases` and `accuracy`: before, and after, cross-validated with each image judged
-        by a fit to the other folds (on the very images of the fit it would be too high).
+    The accuracy after it is cross-validated: on the very images of the fit it would be too high.
     """
     labels, probabilities = validation.labels, predict(model, validation)
     before = correct = probabilities.argmax(1) == labels
@@ -399,7 +375,7 @@ def calibrate(model: nn.Module, validation: FaceSet) -> dict[str, Any]:
 class Result:
     """A results file: how a run was trained, and its scores by split and variant."""
 
-    name: str  # of the run, e.g. "easynet-seed0": its file is <name>.json below the folder of results
+    name: str  # of the run; its file is <name>.json below the folder of results
     profile: str
     date: str
     model: dict[str, Any]  # name, options, parameters, trained_parameters
@@ -445,27 +421,21 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:
 
     The test split is read once for a finished run: where the results file already holds the test scores of
     these very weights and faces, they are kept and the test images are not touched, unless the predictions
-    are missing or another network's.
-
-    Raises:
-        DataError: there is no such run, it has not finished, it was trained on another merged set, or there
-            are no test images.
+    are missing or another network's. A run of another merged set is refused.
     """
     run, faces = load_run(space, name), space.faces()
     about = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
     checkpoint, path = sha256(run.folder / "model.safetensors"), space.results / f"{name}.json"
     if test and not len(faces.split("test")):
-        remedy = "score on validation alone, or merge sources that have a test split"
-        raise DataError("the merged set has no test images", file=faces.path, remedy=remedy)
-    sources = {source["name"]: source for source in faces.manifest["sources"]}
-    sizes = faces.index.groupby(["split", "source"], observed=True).size()
+        raise DataError("the merged set has no test images", file=faces.path)
+    sources = faces.manifest["sources"]
     data = {
         "faceset": sha256(faces.path / "manifest.json"),
-        "sources": {source: known["checksums"] for source, known in sources.items()},
+        "sources": {source["name"]: source["checksums"] for source in sources},
         "trained_on": about.pop("trained_on"),
-        "splits": {f"{split}/{source}": int(n) for (split, source), n in sizes.items()},
+        "splits": (faces.index["split"] + "/" + faces.index["source"]).value_counts(sort=False).to_dict(),
     }
-    others = [source for source, known in sources.items() if not known.get("own_splits", True)]
+    others = [source["name"] for source in sources if not source.get("own_splits", True)]
     before: dict[str, Any] = {}
     with suppress(DataError):
         known = read_result(path)
@@ -499,12 +469,10 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:
 def score(
     space: Workspace, name: str, model: nn.Module, checkpoint: str, split: str
 ) -> dict[str, dict[str, Any]]:
-    """Score a network on one split, and keep what it predicted.
+    """Score a network on one split, source by source, and keep what it predicted.
 
-    Returns:
-        For each source, by its name, what `metrics` gives; ``<source>+flip`` with the mirror image averaged;
-        ``<source>+ten-crop`` with ten views averaged, for the test split alone since it takes long; and
-        ``<source>-deduplicated`` without images that have an exact copy in an earlier split, if there are.
+    The variants beside `<source>` are `+flip`, with the mirror image averaged; `+ten-crop`, which takes long,
+    for the test split alone; and `-deduplicated`, without exact copies of images of earlier splits.
     """
     part = space.faces().split(split)
     views = {"": predict(model, part), "+flip": predict(model, part, flip=True)}
@@ -512,16 +480,14 @@ def score(
     if split == "test":
         views["+ten-crop"] = predict(model, part, ten_crop=True)
     scores, fresh = {}, ~part.index["seen_copy"].to_numpy()
-    for source in sorted(part.index["source"].unique()):
-        mine = (part.index["source"] == source).to_numpy()
-        people = part.index["subject"].to_numpy()
-        people = None if pd.isna(people[mine]).any() else people.astype(str)
-        chosen = [(variant, views[variant], mine) for variant in views]
-        if 0 < (mine & fresh).sum() < mine.sum():
-            chosen.append(("-deduplicated", views[""], mine & fresh))
-        for variant, probabilities, rows in chosen:
-            whose = None if people is None else people[rows]
-            scores[source + variant] = metrics(part.labels[rows], probabilities[rows], whose)
+    for source, rows in sorted(part.index.groupby("source", observed=True).indices.items()):
+        chosen = {variant: (probabilities, rows) for variant, probabilities in views.items()}
+        if 0 < fresh[rows].sum() < len(rows):
+            chosen["-deduplicated"] = views[""], rows[fresh[rows]]
+        for variant, (probabilities, some) in chosen.items():
+            people = part.index["subject"].iloc[some]
+            people = None if people.isna().any() else people.to_numpy(str)
+            scores[source + variant] = metrics(part.labels[some], probabilities[some], people)
     return scores
 
 
@@ -536,8 +502,7 @@ def write_predictions(
     """Keep what a run predicted, `p` and, or, `flip`, float (N, 6), in `predictions/<name>-<split>.npz`.
 
     Square roots are rounded to 16 bits, since averages over runs have near ties that half precision would
-    turn. The columns of the images' index but `hash` are kept once for all runs, in
-    `predictions/<split>.parquet`; those of the training split, for which teachers are asked, are not.
+    turn. The images' index is kept once for all runs, in `<split>.parquet`, but for the training split.
     """
     kept = {}
     for variant, probabilities in variants.items():
@@ -558,14 +523,10 @@ def write_predictions(
 
 
 def read_predictions(results: Path, name: str, split: str) -> pd.DataFrame:
-    """Read what a run predicted: one row an image.
+    """Read what a run predicted, one row an image; DataError if nothing is kept, or on another merged set.
 
-    Returns:
-        Its columns in `FaceSet.index` but `hash` (none for ``"train"``), and float32 ``p_<class>`` and
-        ``flip_<class>``; `attrs` hold `checkpoint` and `images` (`fingerprint`).
-
-    Raises:
-        DataError: nothing is kept, or on other images than those of the set evaluated last.
+    Columns are those of `FaceSet.index` but `hash` (none for ``"train"``), and float32 ``p_<class>`` and
+    ``flip_<class>``; `attrs` hold `checkpoint` and `images` (`fingerprint`).
     """
     folder = results / "predictions"
     path = folder / f"{name}-{split}.npz"
@@ -574,9 +535,7 @@ def read_predictions(results: Path, name: str, split: str) -> pd.DataFrame:
         raise DataError("no predictions are kept", file=path, remedy=remedy)
     with np.load(path) as file:
         attrs = {key: str(file[key]) for key in ("checkpoint", "images")}
-        kept = {
-            variant: np.square(file[variant] / np.float32(STEPS)) for variant in file if variant not in attrs
-        }
+        kept = {v: np.square(file[v] / np.float32(STEPS)) for v in file if v not in attrs}
     table = pd.DataFrame({f"{v}_{c}": p[i] for v, p in kept.items() for i, c in enumerate(CLASSES)})
     if split != "train":
         images = pd.read_parquet(folder / f"{split}.parquet")

@@ -214,8 +214,8 @@ class History(Callback):
         """Note the epoch, and keep its weights if they are the best so far."""
         images = trainer.num_training_batches * self.recipe.batch_size * trainer.world_size
         names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-        row = {name: round(float(trainer.callback_metrics[name]), 6) for name in names}
-        row = {"epoch": trainer.current_epoch + 1} | row
+        row = {"epoch": trainer.current_epoch + 1}
+        row |= {name: round(float(trainer.callback_metrics[name]), 6) for name in names}
         row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         row["seconds"] = round(time.perf_counter() - self._start, 3)
         row["images_per_second"] = round(images / self._training_seconds, 1)
@@ -281,27 +281,19 @@ def fit(
         resume: go on from the last checkpoint, if there is one.
         verbose: print a line after each epoch.
         **trainer_options: for `lightning.Trainer`: `precision`, `accelerator`, `devices`, `strategy`, …
-
-    Raises:
-        DataError: no images, or the resumed run began with other settings.
-        ValueError: Lightning knows no such device, strategy or precision.
     """
     seen, judged = Faces(train, targets), Faces(validation)
     folder, about = Path(folder), {**(about or {}), "recipe": recipe.as_dict()}
     history = History(folder, recipe, verbose)
     latest = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    quiet = ("enable_progress_bar", "enable_model_summary", "num_sanity_val_steps", "logger")
     try:
         trainer = L.Trainer(
-            **{"precision": default_precision()}
-            | {name: value for name, value in trainer_options.items() if value is not None},
+            **{"precision": default_precision()} | dict.fromkeys(quiet, False) | trainer_options,
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip or None,
             limit_train_batches=recipe.batches or 1.0,
             callbacks=[history, latest],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            logger=False,
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, RuntimeError) as error:
@@ -338,11 +330,9 @@ def check_same_run(folder: Path, about: Mapping[str, Any]) -> None:
     then, now = ({**run, **run["recipe"]} for run in (then, json.loads(json.dumps(about))))
     different = {k for k in then.keys() | now.keys() if then.get(k) != now.get(k)} - {"revision", "recipe"}
     if different:
-        raise DataError(
-            f"the run began with other settings ({', '.join(sorted(different))} changed)",
-            file=path,
-            remedy="resume with the same settings, or give the new run another name",
-        )
+        problem = f"the run began with other settings ({', '.join(sorted(different))} changed)"
+        remedy = "resume with the same settings, or give the new run another name"
+        raise DataError(problem, file=path, remedy=remedy)
 
 
 def last_layer(model: nn.Module) -> nn.Linear:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fer_utils.errors import DataError
-from fer_utils.files import sha256
+from fer_utils.files import atomic_path, sha256
 from fer_utils.models import FaceNet, build
 from fer_utils.models.pretrained import State, mobilenet_state, resnet50_state, tensorflow_js_tensors
 
@@ -68,12 +68,10 @@ PRETRAINED = {  # functions that read a trunk's public weights, under the trunk'
 
 
 def load_pretrained(model: FaceNet, images: np.ndarray) -> None:
-    """Fill a FaceNet's trunk with its public weights; nothing happens with ``pretrained="none"``.
+    """Fill a new FaceNet's trunk with its public weights; nothing happens with ``pretrained="none"``.
 
-    Args:
-        model: a new network.
-        images: uint8 (N, H, W) of the training set, on up to 2,048 of which `mobilenet_v1` restores its batch
-            norm, without which training diverges at once; what it computes stays the same.
+    On up to 2,048 training images, uint8 (N, H, W), `mobilenet_v1` restores its batch norm, without which
+    training diverges at once; what it computes stays the same.
     """
     if model.options["pretrained"] == "none":
         return
@@ -90,28 +88,20 @@ def load_pretrained(model: FaceNet, images: np.ndarray) -> None:
 
 
 def save_checkpoint(model: nn.Module, path: Path, about: dict[str, Any]) -> None:
-    """Write a network, whole or not at all; matrices and kernels in half precision, vectors as they are.
+    """Write a network, matrices and kernels in half precision, with plain values `about` it in the header.
 
-    Args:
-        model: one of `fer_utils.models`.
-        path: a file ending in `.safetensors`.
-        about: plain values for its header; at least `network` and `options`, for `fer_utils.models.build`.
+    Among them are `network` and `options`, for `fer_utils.models.build`.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     state = {n: v.half() if v.is_floating_point() and v.ndim > 1 else v for n, v in state.items()}
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic_path(path) as aside:
         save_file(state, aside, metadata={"fer_utils": json.dumps(about)})
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def load_model(name: str | Path) -> nn.Module:
     """Read a published network, ``"easynet"`` or ``"facenet"``, or a file that `save_checkpoint` wrote.
 
-    It is in evaluation mode, float32, on the processor. Raises DataError where the file is missing, damaged
-    or not of this version of the package.
+    It is in evaluation mode, float32, on the processor. A DataError says what is wrong with the file.
     """
     published = {path.stem: path for path in PUBLISHED.glob("*.safetensors")}
     path = published.get(str(name), Path(name))

@@ -15,11 +15,7 @@ __all__ = ["MODELS", "EasyNet", "EmoNet", "FaceNet", "build"]
 
 
 def build(name: str, **options: Any) -> nn.Module:
-    """Make a network by name, with its options; `model.options` holds what is needed to make it again.
-
-    Raises:
-        ValueError: there is no network of that name, or it has no such option.
-    """
+    """Make a network by name, with its options; `model.options` holds what is needed to make it again."""
     if name not in MODELS:
         raise ValueError(f"no network is called {name!r}; there are {', '.join(MODELS)}")
     known = inspect.signature(MODELS[name]).parameters

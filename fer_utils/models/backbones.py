@@ -14,25 +14,17 @@ from torchvision.models import resnet50
 
 from fer_utils.models.easynet import EasyNet
 
-Layers = OrderedDict[str, nn.Module]
+Layers = dict[str, nn.Module]
 
 
 class Trunk(nn.Sequential):
-    """Blocks in a row, ending in the mean over the image: grey images in, features out.
+    """Blocks in a row, ending in the mean over the image: grey images in, features out."""
 
-    Attributes:
-        size: side in pixels of the images that it is given where the user does not say.
-        means: what is taken from the three channels, of values 0–255.
-        scale: what they are divided by after that.
-        weights: what there are public weights of, ``"vggface2"``, or none.
-        features: length of the output.
-    """
-
-    size: ClassVar[int]
-    means: ClassVar[tuple[float, float, float]]
-    scale: ClassVar[float] = 1.0
-    weights: ClassVar[str | None] = "vggface2"
-    features: int
+    size: ClassVar[int]  # side in pixels of the images, where the user does not say
+    means: ClassVar[tuple[float, float, float]]  # taken from the three channels, of values 0–255
+    scale: ClassVar[float] = 1.0  # divides them after that
+    weights: ClassVar[str | None] = "vggface2"  # what there are public weights of
+    features: int  # length of the output
 
     def __init__(self, **blocks: nn.Module) -> None:
         super().__init__(OrderedDict(blocks))
@@ -81,12 +73,12 @@ class MobileNetV1(Trunk):
 
     def __init__(self, width: float = 1.0) -> None:
         channels = max(8, round(32 * width))
-        blocks = {"conv1": nn.Sequential(self._layer("", 3, channels, 3, 2, 1))}
+        blocks = {"conv1": nn.Sequential(OrderedDict(self._layer("", 3, channels, 3, 2, 1)))}
         for number, (outputs, stride) in enumerate(zip(self.CHANNELS, self.STRIDES, strict=True), 1):
             inputs, channels = channels, max(8, round(outputs * width))
             depthwise = self._layer("dw_", inputs, inputs, 3, stride, inputs)
             pointwise = self._layer("pw_", inputs, channels, 1, 1, 1)
-            blocks[f"block{number}"] = nn.Sequential(depthwise | pointwise)
+            blocks[f"block{number}"] = nn.Sequential(OrderedDict(depthwise | pointwise))
         super().__init__(**blocks, pool=global_mean())
         self.features = channels
 
@@ -95,18 +87,14 @@ class MobileNetV1(Trunk):
         convolution = SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
         nn.init.kaiming_normal_(convolution.weight)
         norm = nn.BatchNorm2d(outputs, eps=self.EPSILON)
-        layers = ((f"{prefix}conv", convolution), (f"{prefix}bn", norm), (f"{prefix}relu", nn.ReLU6(True)))
-        return OrderedDict(layers)
+        return {f"{prefix}conv": convolution, f"{prefix}bn": norm, f"{prefix}relu": nn.ReLU6(True)}
 
     @torch.no_grad()
     def restore_batch_norm_statistics(self, batches: Iterable[Tensor]) -> None:
-        """Give each normalisation the mean and variance of its input, and leave its output as it is.
+        """Give each normalisation mean and variance of its input for images (B, 1, S, S) of 0–1; same output.
 
         The public weights have batch norm folded into scale and shift (`pretrained.mobilenet_state`): in
         training mode, where it uses the batch's own statistics, the network would compute something else.
-
-        Args:
-            batches: float images (B, 1, S, S), values 0–1.
         """
         norms = [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
         sums = dict.fromkeys(norms, 0)  # of each input: values, their sum and sum of squares, a channel

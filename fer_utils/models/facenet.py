@@ -31,9 +31,6 @@ class FaceNet(nn.Module):
         input_size: side in pixels to which images are enlarged; none for the trunk's own (96, 160, 224).
         trunk_width: factor on the channels of `mobilenet_v1` or `easynet` without pretrained weights.
         num_classes: number of logits.
-
-    Raises:
-        ValueError: an unknown trunk or source of weights, or more frozen layers than there are.
     """
 
     def __init__(
@@ -77,10 +74,8 @@ class FaceNet(nn.Module):
         layers = self.trunk.layers()
         count = round(freeze * len(layers)) if isinstance(freeze, float) else freeze
         if not 0 <= count <= len(layers):
-            raise ValueError(
-                f"freeze={freeze!r}: {self.options['trunk']} counts {len(layers)} layers; "
-                "give an int up to that, or a float from 0 to 1"
-            )
+            how = f"{self.options['trunk']} counts {len(layers)} layers; an int, or a share of 0 to 1"
+            raise ValueError(f"freeze={freeze!r}: {how}")
         for _, module in layers[:count]:
             module.requires_grad_(False)
         return layers[:count]

@@ -15,9 +15,8 @@ State = dict[str, Tensor]
 def tensorflow_js_tensors(manifest: bytes, binary: bytes) -> State:
     """The tensors of a TensorFlow.js graph model by name, float16 ones as float32.
 
-    Args:
-        manifest: the model's JSON, whose `weightsManifest` lists name, shape, type and quantisation.
-        binary: its one weights file, in which the tensors follow each other, little-endian.
+    The manifest is its JSON, with name, shape, type and quantisation of each; they follow each other in
+    `binary`, its one weights file, little-endian.
     """
     start, tensors = 0, {}
     for entry in json.loads(manifest)["weightsManifest"][0]["weights"]:
