@@ -68,7 +68,6 @@ def test_the_cache_is_measured(space, monkeypatch):
     report = json.loads((space.results / "benchmarks" / "caching.json").read_text())
     head, share = report["cases"]
     assert (head["frozen_layers"], share["frozen_layers"]) == (84, 48)
-    assert head["last_frozen"] == "pool.flatten" and share["last_frozen"] == "block8.dw_bn"
     for case in (head, share):
         assert case["bound"] > 1 and len(case["epoch_seconds"]["cached"]) == 1
         assert set(case["validation_accuracy"]) == {"uncached", "cached"} and 0 <= case["mcnemar"]["p"] <= 1

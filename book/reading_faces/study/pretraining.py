@@ -68,9 +68,8 @@ TRUNKS["efficientnet_lite0"], PRETRAINED["efficientnet_lite0"] = EfficientNetLit
 def train(options: dict[str, Any], parts: list[FaceSet], recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Train a FaceNet and score it on validation; a trunk that is frozen is computed once, in four views."""
     L.seed_everything(recipe.seed, verbose=False)
-    net = FaceNet(**options)
+    trained, inputs = (net := FaceNet(**options)), parts
     load_pretrained(net, parts[0].images)
-    trained, inputs = net, parts
     if options["freeze"]:
         _, trained = features.split(net)
         kept, seen = folder.parent / "features", {"views": 4, "augment": recipe.augment}
@@ -80,7 +79,6 @@ def train(options: dict[str, Any], parts: list[FaceSet], recipe: Recipe, folder:
         "options": net.options,
         "parameters": sum(p.numel() for p in net.parameters()),
         "seconds": round(float(run.history["seconds"].sum()), 1),
-        "train_accuracy": float(run.best["train_accuracy"]),
         "validation": metrics(parts[1].labels, predict(net.eval(), parts[1])),
     }
 
@@ -88,8 +86,8 @@ def train(options: dict[str, Any], parts: list[FaceSet], recipe: Recipe, folder:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train on FER2013 what the report does not hold yet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--profile", choices=("demo", "full"), default="full")
-    parser.add_argument("--epochs", type=int, default=4)
+    for name, default in (("profile", "full"), ("epochs", 4)):
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--how", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     asked = parser.parse_args(arguments)
