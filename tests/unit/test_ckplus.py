@@ -68,15 +68,6 @@ def test_every_code(tmp_path, code):
 
 
 @pytest.mark.parametrize(
-    ("frames", "expected"),
-    [(1, ["happy"]), (2, ["neutral", "happy"]), (3, ["neutral", "happy", "happy"])],
-)
-def test_of_a_short_sequence_no_frame_is_given_twice(tmp_path, frames, expected):
-    ckplus_tree(tmp_path, {"S005/001": (frames, 5)})
-    assert list(taken(read(tmp_path)).values()) == expected
-
-
-@pytest.mark.parametrize(
     ("images", "labels"),
     [
         ("extended-cohn-kanade-images/cohn-kanade-images", "Emotion_labels/Emotion"),
@@ -95,17 +86,6 @@ def test_images_and_labels_as_their_archives_unpack(tmp_path, images, labels):
     source = read(tmp_path)
     assert len(source) == 4
     assert not source.notes
-
-
-def test_upper_case_suffixes_and_colour(tmp_path):
-    ckplus_tree(tmp_path, {"S005/001": (4, 5)})
-    for path in (tmp_path / "cohn-kanade-images" / "S005" / "001").iterdir():
-        path.rename(path.with_suffix(".PNG"))
-    peak = tmp_path / FRAME.format("S005", "001", 4).replace("png", "PNG")
-    Image.fromarray(np.full((490, 640, 3), (255, 0, 0), np.uint8)).save(peak)
-    source = read(tmp_path)
-    assert source.images[3].shape == (490, 640)
-    assert source.images[3][0, 0] == 76
 
 
 @pytest.mark.parametrize("frame", [1, 5, 11])
@@ -139,15 +119,6 @@ def test_a_frame_with_another_name_is_refused(tmp_path, name):
     ckplus_tree(tmp_path, {"S005/001": (11, 3)})
     path = save(tmp_path / "cohn-kanade-images" / "S005" / "001" / name)
     refused(lambda: read(tmp_path), file=path, says="as S010_004_00000017 does")
-
-
-def test_images_without_labels_and_labels_without_images(tmp_path):
-    ckplus_tree(tmp_path, {"S005/001": (11, 3)})
-    images = (tmp_path / "cohn-kanade-images").rename(tmp_path.parent / "cohn-kanade-images")
-    assert read(tmp_path) is None
-    shutil.rmtree(tmp_path / "Emotion")
-    images = images.rename(tmp_path / images.name)
-    refused(lambda: read(tmp_path), file=images, says="the folder Emotion is missing")
 
 
 # The repacks: class folders, and a CSV

@@ -13,10 +13,9 @@ from PIL import Image
 from fer_utils.datasets import read_sources
 from fer_utils.datasets.base import FaceSource, read_grey
 from fer_utils.datasets.merge import merge
-from fer_utils.demo.drawn_face import HAIR, NEUTRAL, PROTOTYPES, ActionUnits, Identity, View, draw_face
+from fer_utils.demo.drawn_face import NEUTRAL, PROTOTYPES, ActionUnits, Identity, View, draw_face
 from fer_utils.demo.layouts import demo_faces, write_demo
-from fer_utils.emotions import CLASSES, EMOTIONS
-from fer_utils.errors import DataError
+from fer_utils.emotions import EMOTIONS
 from fer_utils.faces import FaceDetector
 from fer_utils.files import sha256
 
@@ -61,24 +60,6 @@ def test_seed_decides_the_bytes(tmp_path):
     assert all(name.endswith("_emotion.txt") for name in same)
 
 
-def test_nothing_is_left_where_the_folder_is_taken(tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "mine.txt").write_text("mine")
-    with pytest.raises(DataError, match="not empty"):
-        write_demo(tmp_path / "data", fer2013=60)
-    assert [p.name for p in tmp_path.iterdir()] == ["data"]
-
-
-def test_nothing_is_left_of_a_failure(tmp_path, monkeypatch):
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("fer_utils.demo.layouts._write_jaffe", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_demo(tmp_path / "data", fer2013=60, ckplus=1)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_layouts(drawn, sources):
     assert list(sources) == ["fer2013", "ckplus", "jaffe"]
     assert (drawn / "fer2013" / "fer2013.csv").read_text().startswith("emotion,pixels,Usage\n")
@@ -88,19 +69,6 @@ def test_layouts(drawn, sources):
     assert read_grey(frame).shape == (490, 640)
     with Image.open(next((drawn / "jaffe").glob("KA.AN1.*.tiff"))) as image:
         assert (image.format, image.mode, image.size) == ("TIFF", "L", (256, 256))
-
-
-def test_fer2013_counts(sources):
-    table = sources["fer2013"].table
-    assert table["split"].value_counts().to_dict() == {
-        "train": 0.8 * ROWS,
-        "validation": 0.1 * ROWS,
-        "test": 0.1 * ROWS,
-    }
-    counts = table["emotion"].value_counts()
-    assert counts.index[0] == "happy" and counts.index[-1] == "disgust"
-    assert 1 <= counts["disgust"] < 0.03 * ROWS
-    assert table["subject"].isna().all()
 
 
 def test_fer2013_traps(sources):
@@ -125,13 +93,6 @@ def test_faces_are_never_flat_by_accident():
     np.testing.assert_array_equal(images, demo_faces(EMOTIONS * 5, seed=5))
 
 
-def test_ckplus(sources):
-    table, notes = sources["ckplus"].table, sources["ckplus"].notes
-    assert set(table["emotion"]) == set(EMOTIONS)
-    assert table["subject"].nunique() == 14
-    assert any("have no label" in note for note in notes)
-
-
 def test_sequences_go_from_neutral_to_peak(drawn):
     """The change against the first frame grows, but for the last frames, where the peak is reached."""
     for sequence in ("S005/001", "S005/002", "S014/001"):
@@ -142,16 +103,6 @@ def test_sequences_go_from_neutral_to_peak(drawn):
         assert change[1] > 0
         assert all(np.diff(change[:-1]) > 0)
         assert change[-1] >= change[-2]
-
-
-def test_jaffe(sources):
-    table = sources["jaffe"].table
-    assert set(table["emotion"]) == {*CLASSES, "disgust"}
-    assert table["subject"].nunique() == 10
-    takes = table.groupby(["subject", "emotion"]).size()
-    assert len(takes) == 70 and takes.between(2, 4).all()
-    numbers = [int(origin.split(".")[2]) for origin in table["origin"]]
-    assert sorted(numbers) == list(range(1, len(table) + 1))
 
 
 def test_every_split_of_every_source_has_every_class(sources, tmp_path):
@@ -168,17 +119,6 @@ def test_mtcnn_finds_the_large_faces(sources):
         images = [sources[name].images[i] for i in range(0, len(sources[name]), 12)]
         found = [len(detector.boxes(image)) for image in images]
         assert np.mean([count == 1 for count in found]) >= 0.8, name
-
-
-@pytest.mark.parametrize("hair", HAIR)
-def test_every_style_at_every_angle(person, hair):
-    """Also far from the frontal view, and where half of the face lies outside the picture."""
-    who = dataclasses.replace(person, hair=hair, glasses=True, beard=0.5)
-    for view in (View(roll=0.5, yaw=-0.25, pitch=0.1), View(roll=-0.5, yaw=0.25, centre=(1.5, 1.2), span=1)):
-        for emotion in ("surprise", "happy"):
-            face = draw_face(who, PROTOTYPES[emotion][0], view, (40, 56))
-            assert face.shape == (40, 56) and face.dtype == np.uint8
-            assert face.std() > 5
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(ActionUnits), ids=lambda field: field.name)

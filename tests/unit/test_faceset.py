@@ -40,11 +40,6 @@ def test_views_keep_images_and_index_together(toy_faces):
     assert len(toy_faces.split("test", "jaffe")) == 0
 
 
-def test_an_unknown_split_is_named(toy_faces):
-    with pytest.raises(ValueError, match="'dev'"):
-        toy_faces.split("dev")
-
-
 def test_counts_add_up(toy_faces):
     counts = toy_faces.counts()
     assert list(counts.index) == [*CLASSES, "total"]

@@ -1,8 +1,6 @@
 """FER2013 in every layout: found wherever it lies, read as it is, refused when damaged."""
 
-import struct
 import sys
-import tracemalloc
 from collections import Counter
 from contextlib import suppress
 from types import SimpleNamespace
@@ -59,7 +57,6 @@ def test_the_two_csvs_plain_and_packed(tmp_path, name, columns, packing):
         "my data/face sets (2)/fer2013.csv",
         "archive.zip",
         "download.tar.gz",
-        "kaggle/fer2013.csv.zip",
         "challenge.tgz",
     ],
 )
@@ -69,12 +66,6 @@ def test_the_csv_is_found_wherever_it_lies(tmp_path, place):
     write(tmp_path / place, pack(packing, fer2013_csv(), "fer2013/fer2013.csv", more))
     (tmp_path / "again").symlink_to(tmp_path)  # a folder that links to itself ends
     check(read(tmp_path))
-
-
-def test_dead_links_are_named(tmp_path):
-    link = tmp_path / "fer2013.csv"
-    link.symlink_to(tmp_path / "gone.csv")
-    refused(lambda: read(tmp_path), file=link, says="missing")
 
 
 def test_train_csv_is_all_training(tmp_path):
@@ -170,23 +161,6 @@ def test_a_test_folder_without_prefixes_is_the_undivided_set_and_says_so(tmp_pat
     assert read(tmp_path).table.equals(source.table)
 
 
-def test_where_validation_images_are_named_none_is_taken_from_training(tmp_path):
-    folders(tmp_path, KAGGLE, train=9)
-    next((tmp_path / "test" / "happy").glob("PublicTest*")).rename(tmp_path / "test" / "happy" / "im1.png")
-    source = read(tmp_path)
-    assert splits_of(source) == {"train": 63, "validation": 13, "test": 15}
-    assert len(source.notes) == 1 and source.notes[0].startswith("1 images in test/")
-
-
-def test_parts_that_are_nested_in_themselves_are_read(tmp_path):
-    folders(tmp_path, KAGGLE, train=2, test=2)
-    for part in ("train", "test"):
-        (tmp_path / part).rename(tmp_path / "x")
-        (tmp_path / part).mkdir()
-        (tmp_path / "x").rename(tmp_path / part / part)
-    assert splits_of(read(tmp_path)) == {"train": 14, "validation": 7, "test": 7}
-
-
 def test_class_folders_of_other_data_sets_are_left_alone_or_refused(tmp_path):
     for name in ("AffectNet", "RAF-DB", "CK+48", "jaffe"):
         folders(tmp_path / name, KAGGLE, train=1, test=1)
@@ -205,32 +179,10 @@ def test_an_unknown_class_folder_and_a_damaged_image_are_named(tmp_path):
     refused(lambda: read(tmp_path), file=tmp_path / "test" / "bored", says="known are angry")
 
 
-def test_a_folder_that_may_not_be_read_says_so(tmp_path, monkeypatch):
-    folders(tmp_path, KAGGLE, train=1, test=1)
-    scandir = fer2013.shutil.os.scandir
-
-    def scan(path):
-        if str(path).endswith("happy"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr("os.scandir", scan)
-    refused(lambda: read(tmp_path), says="check its permissions")
-
-
 # Rows of the CSV
 
 PIXELS = b" ".join([b"7"] * 2304).decode()
 GOOD = f"3,{PIXELS},Training"
-
-
-def test_tables_read_back_equal_however_they_are_written(tmp_path):
-    for i, how in enumerate(
-        [{"quote": '"'}, {"end": "\r\n"}, {"bom": True}, {"last_end": False}, {"end": "\n\n"}]
-    ):
-        columns = [" pixels", "index", "emotion ", "Usage"] if i % 2 else ["emotion", "pixels", "Usage"]
-        write(tmp_path / str(i) / "fer2013.csv", fer2013_csv(columns=columns, **how))
-        check(read(tmp_path / str(i)))
 
 
 @pytest.mark.parametrize(
@@ -238,22 +190,16 @@ def test_tables_read_back_equal_however_they_are_written(tmp_path):
     [
         (f"3,{PIXELS[:-2]},Training", "2303 pixels, expected 2304"),
         (f"3,{PIXELS} 7,Training", "2305 pixels, expected 2304"),
-        (f"3,{PIXELS[:99]}", "2 fields, the header has 3"),
-        ("3", "1 fields"),
         (f"{GOOD},x", "4 fields"),
         (f"3,{PIXELS[:-1]}256,Training", "pixel 2304 is 256"),
         (f"3,{PIXELS[:-1]}99999999999999999999,Training", "pixel 2304 is"),
         (f"3,1.0{PIXELS[1:]},Training", "pixel 1 is '1.0'"),
         (f"3,7 -2{PIXELS[3:]},Training", "pixel 2 is '-2'"),
-        (f"3,2e1{PIXELS[1:]},Training", "pixel 1 is '2e1'"),
         (f"3,7 \x00{PIXELS[3:]},Training", "pixel 2"),
         ("3,,Training", "0 pixels"),
         (f"7,{PIXELS},Training", "code '7' is unknown; known are 0 angry"),
         (f"-1,{PIXELS},Training", "code '-1'"),
-        (f"3.0,{PIXELS},Training", "code '3.0'"),
-        (f",{PIXELS},Training", "code ''"),
         (f"3,{PIXELS},training", "the Usage 'training' is unknown; known are"),
-        (f"3,{PIXELS},", "the Usage ''"),
     ],
 )
 def test_a_wrong_row_is_named_by_its_line(tmp_path, row, says):
@@ -267,11 +213,9 @@ def test_a_wrong_row_is_named_by_its_line(tmp_path, row, says):
     [
         (b"", "one column `pixels`"),
         (b"emotion,pixels,Usage\n\n", "no rows"),
-        (b"emotion,Usage\n3,Training\n", "one column `pixels`"),
         (b"pixels,Usage\n1 2,Training\n", "one column `emotion`"),
         (b"emotion,pixels,emotion\n3,1,3\n", "one column `emotion`"),
         ("emotion,pixels,Usage\n".encode("utf-16"), "one column `pixels`"),
-        (GOOD.encode(), "one column `pixels`"),
         (bytes(range(256)) * 1000, "one column `pixels`"),
     ],
 )
@@ -320,32 +264,12 @@ def test_an_archive_without_a_csv_or_with_two_is_refused(tmp_path, packing):
     )
 
 
-@pytest.mark.parametrize(("offset", "value"), [(6, 1), (8, 99)])
-def test_a_zip_with_a_password_or_an_unknown_compression_is_refused(tmp_path, offset, value):
-    data = bytearray(pack(".zip", fer2013_csv()))
-    for start, place in ((0, offset), (data.index(b"PK\x01\x02"), offset + 2)):
-        struct.pack_into("<H", data, start + place, value)
-    path = write(tmp_path / "fer2013.zip", bytes(data))
-    refused(lambda: read(tmp_path), file=path, says="damaged or incomplete")
-
-
 @pytest.mark.parametrize("packing", [".gz", ".tar.gz"])
 def test_the_checksum_at_the_end_of_gzip_is_compared(tmp_path, packing):
     data = bytearray(pack(packing, fer2013_csv()))
     data[-8] ^= 1
     path = write(tmp_path / f"fer2013.csv{packing}", bytes(data))
     refused(lambda: read(tmp_path), file=path, says="CRC")
-
-
-def test_memory_stays_near_the_size_of_the_images(tmp_path):
-    row = csv_bytes(noise(1), [3], ["Training"]).split(b"\n")[1]
-    write(tmp_path / "fer2013.csv", b"emotion,pixels,Usage\n" + (row + b"\n") * 1500)
-    tracemalloc.start()
-    source = read(tmp_path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    np.testing.assert_array_equal(source.images[-1], noise(1)[0])
-    assert peak < 2 * source.images.nbytes + 16 * 2**20
 
 
 # Fetching, with a stand-in for kagglehub

@@ -1,18 +1,7 @@
 """Looking below the root: what is there, damaged or missing."""
 
+import layouts as made
 import pytest
-from layouts import (
-    VOTES,
-    affectnet_tree,
-    ckplus_tree,
-    expw_tree,
-    fer2013_csv,
-    jaffe_folder,
-    rafdb_tree,
-    refused,
-    save,
-    write,
-)
 
 from fer_utils.datasets import READERS, read_sources
 from fer_utils.datasets import inventory as inventory_module
@@ -23,13 +12,13 @@ from fer_utils.datasets.inventory import inventory
 def everything(tmp_path):
     """One of each data set, below one root."""
     root = tmp_path / "data"
-    write(root / "fer2013" / "fer2013.csv", fer2013_csv())
-    write(root / "fer2013" / "fer2013new.csv", VOTES)
-    ckplus_tree(root / "CK+", {"S005/001": (11, 3), "S010/002": (5, 7)})
-    jaffe_folder(root / "jaffe")
-    rafdb_tree(root / "RAF-DB")
-    affectnet_tree(root / "AffectNet")
-    expw_tree(root / "ExpW")
+    made.write(root / "fer2013" / "fer2013.csv", made.fer2013_csv())
+    made.write(root / "fer2013" / "fer2013new.csv", made.VOTES)
+    made.ckplus_tree(root / "CK+", {"S005/001": (11, 3), "S010/002": (5, 7)})
+    made.jaffe_folder(root / "jaffe")
+    made.rafdb_tree(root / "RAF-DB")
+    made.affectnet_tree(root / "AffectNet")
+    made.expw_tree(root / "ExpW")
     return root
 
 
@@ -42,17 +31,19 @@ def test_sources_are_found_side_by_side_and_read_in_their_order(everything):
 
 
 def test_what_is_named_and_not_there_is_an_error(everything, tmp_path):
-    refused(lambda: read_sources(everything, ["fer2014"]), says="name some of fer2013, ckplus")
+    made.refused(lambda: read_sources(everything, ["fer2014"]), says="name some of fer2013, ckplus")
     (everything / "jaffe").rename(tmp_path / "away")
-    refused(lambda: read_sources(everything, ["jaffe"]), file=everything, says="JAFFE is not below this")
+    made.refused(lambda: read_sources(everything, ["jaffe"]), file=everything, says="JAFFE is not below this")
     (tmp_path / "empty").mkdir()
-    refused(lambda: read_sources(tmp_path / "empty"), says="no data set below this folder. Remedy: let FER_")
-    refused(lambda: read_sources(tmp_path / "x"), file=tmp_path / "x", says="no data set below")
+    made.refused(
+        lambda: read_sources(tmp_path / "empty"), says="no data set below this folder. Remedy: let FER_"
+    )
+    made.refused(lambda: read_sources(tmp_path / "x"), file=tmp_path / "x", says="no data set below")
 
 
 def test_one_damaged_source_stops_the_reading(everything):
-    path = write(everything / "fer2013" / "fer2013.csv", b"emotion,pixels,Usage\n3,1 2 3,Training\n")
-    refused(lambda: read_sources(everything), file=path, row=2)
+    path = made.write(everything / "fer2013" / "fer2013.csv", b"emotion,pixels,Usage\n3,1 2 3,Training\n")
+    made.refused(lambda: read_sources(everything), file=path, row=2)
 
 
 def test_the_inventory_counts_images_by_class(everything):
@@ -80,7 +71,7 @@ def test_the_inventory_shows_all_damage_and_what_is_whole_beside_it(everything, 
     monkeypatch.setattr(inventory_module, "CHECK_AT_MOST", 20)  # no more than is quick are opened
     assert not inventory(everything)[1]
     monkeypatch.undo()
-    write(everything / "fer2013" / "fer2013.csv", b"emotion,pixels,Usage\n3,1 2 3,Training\n")
+    made.write(everything / "fer2013" / "fer2013.csv", b"emotion,pixels,Usage\n3,1 2 3,Training\n")
     (everything / "RAF-DB" / "Image" / "aligned" / "train_00002_aligned.jpg").unlink()
     text, damaged = inventory(everything)
     assert damaged
@@ -93,11 +84,11 @@ def test_the_inventory_shows_all_damage_and_what_is_whole_beside_it(everything, 
 
 
 def test_votes_beside_class_folders_are_no_damage_and_those_that_do_not_fit_are(tmp_path):
-    save(tmp_path / "fer2013" / "train" / "happy" / "Training_1.png")
-    path = write(tmp_path / "fer2013new.csv", VOTES)
+    made.save(tmp_path / "fer2013" / "train" / "happy" / "Training_1.png")
+    path = made.write(tmp_path / "fer2013new.csv", made.VOTES)
     assert not inventory(tmp_path)[1]
-    write(path, VOTES[:-30])
+    made.write(path, made.VOTES[:-30])
     assert inventory(tmp_path)[1]
-    write(path, VOTES)
-    write(tmp_path / "fer2013.csv", fer2013_csv(12))
+    made.write(path, made.VOTES)
+    made.write(tmp_path / "fer2013.csv", made.fer2013_csv(12))
     assert "FER+ has 14 rows, FER2013 (fer2013.csv) has 12" in " ".join(inventory(tmp_path)[0].split())
