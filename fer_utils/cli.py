@@ -170,7 +170,3 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("demo", _demo, "draw the demo faces and merge them")
     sub.add_argument("--again", action="store_true", help="even if they are there already")
     return parser
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

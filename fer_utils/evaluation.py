@@ -79,7 +79,7 @@ def bootstrap_interval(
 
     Args:
         values: (N,), one an image: bool (was it classified rightly?), or numbers. Or (N, K) for the means of
-            K columns, whose intervals are arrays (K,).
+            K columns, whose intervals are arrays (K,). Differences, for two networks on the same images.
         people: (N,), whose image it is; none if that is not known.
         level: coverage, 0–1.
         draws: bootstrap samples.
@@ -155,11 +155,3 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
     only_a, only_b = int(np.sum(correct_a & ~correct_b)), int(np.sum(~correct_a & correct_b))
     p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     return {"only_a": only_a, "only_b": only_b, "difference": (only_a - only_b) / len(correct_a), "p": p}
-
-
-def paired_interval(
-    correct_a: np.ndarray, correct_b: np.ndarray, *, level: float = 0.95, draws: int = 10_000, seed: int = 0
-) -> Interval:
-    """Bootstrap interval of the difference of two accuracies (a − b) on the same images, as for `mcnemar`."""
-    difference = correct_a.astype(int) - correct_b
-    return bootstrap_interval(difference, level=level, draws=draws, seed=seed)

@@ -35,7 +35,7 @@ from fer_utils.datasets.merge import merge
 from fer_utils.emotions import CLASSES, FOLDER_NAMES, DisgustRule
 from fer_utils.errors import DataError
 from fer_utils.evaluation import metrics, predict
-from fer_utils.files import atomic_path, sha256, write_json, write_table
+from fer_utils.files import atomic_path, sha256, write_json
 from fer_utils.models import MODELS, FaceNet, build
 from fer_utils.training import Fit, Recipe, check_same_run, default_precision, fit, last_layer, print_epoch
 from fer_utils.weights import load_model, load_pretrained, save_checkpoint
@@ -129,11 +129,7 @@ def recipe_for(network: str, profile: Profile) -> tuple[Settings, Recipe]:
 
 
 def changed(network: str, options: Settings, recipe: Recipe, settings: Settings) -> tuple[Settings, Recipe]:
-    """Options and recipe with some settings changed; ``augment.x`` is the field `x` of the augmentation.
-
-    Raises:
-        ValueError: there is no such setting, or it cannot have that value.
-    """
+    """Options and recipe with some settings changed; ``augment.x`` is the field `x` of the augmentation."""
     fields = {field.name for field in dataclasses.fields(Recipe)}
     inner = {f"augment.{field.name}" for field in dataclasses.fields(Augment)}
     own = set(inspect.signature(MODELS[network]).parameters)
@@ -519,7 +515,8 @@ def write_predictions(
     if split != "train":
         table = index.drop(columns="hash").reset_index(drop=True)
         table.attrs = {"images": images}
-        write_table(results / "predictions" / f"{split}.parquet", table)
+        with atomic_path(results / "predictions" / f"{split}.parquet") as aside:
+            table.to_parquet(aside, index=False)
 
 
 def read_predictions(results: Path, name: str, split: str) -> pd.DataFrame:

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -34,12 +32,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write plain values as JSON like `atomic_write`, in a folder that is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as Parquet like `atomic_write`."""
-    with atomic_path(path) as aside:
-        table.to_parquet(aside, index=False)
 
 
 def sha256(path: Path) -> str:

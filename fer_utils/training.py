@@ -266,21 +266,14 @@ def fit(
 ) -> Fit:
     """Train a network and return it as it was after its best epoch on validation.
 
-    A run that was stopped goes on with `resume` and ends with the same weights as if it had not been stopped.
+    Build it after `lightning.seed_everything(recipe.seed)`. The folder gets checkpoints, the learning
+    curve, and `run.json`, with the recipe and plain values `about` the run. A run that was stopped goes on
+    with `resume`, if its `run.json` agrees (but for `revision`), and ends with the same weights as if it had
+    not been stopped. What is left of the options is for `lightning.Trainer`: `precision`, `devices`, …
 
-    Args:
-        model: a network of `fer_utils.models`; build it after `lightning.seed_everything(recipe.seed)`.
-        train: training faces.
-        validation: faces on which the epoch is chosen.
-        recipe: how to train.
-        folder: for the checkpoints, `run.json` and `history.csv`.
-        targets: float32 (N, 6), a distribution over the classes for each training face, in place of its
-            label. Further columns are a distribution, times its loss weight, for an auxiliary task (Caruana
-            1997): while the network trains, its last layer has a unit more for each; rows of zeros ask none.
-        about: plain values for `run.json`, which a resumed run must agree with (but for `revision`).
-        resume: go on from the last checkpoint, if there is one.
-        verbose: print a line after each epoch.
-        **trainer_options: for `lightning.Trainer`: `precision`, `accelerator`, `devices`, `strategy`, …
+    Targets, float32 (N, 6), are a distribution over the classes for each training face, in place of its
+    label. Further columns are a distribution, times its loss weight, for an auxiliary task (Caruana 1997):
+    while the network trains, its last layer has a unit more for each; rows of zeros ask none.
     """
     seen, judged = Faces(train, targets), Faces(validation)
     folder, about = Path(folder), {**(about or {}), "recipe": recipe.as_dict()}

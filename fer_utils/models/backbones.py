@@ -105,7 +105,6 @@ class MobileNetV1(Trunk):
             sums[norm] = sums[norm] + inputs[0][:, 0].numel() * moments
 
         hooks = [norm.register_forward_pre_hook(observe) for norm in norms]
-        modes = {module: module.training for module in self.modules()}
         self.eval()
         for batch in batches:
             self(batch)
@@ -120,8 +119,6 @@ class MobileNetV1(Trunk):
             norm.running_var.copy_(variance)
             norm.weight.copy_(scale * (variance + norm.eps).sqrt())
             norm.bias.copy_(shift + scale * mean)
-        for module, mode in modes.items():
-            module.training = mode  # frozen layers stay in evaluation mode
 
 
 class InceptionResNetV1(Trunk):

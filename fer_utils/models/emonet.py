@@ -1,17 +1,9 @@
 """EmoNet: the VGG-S-like baseline that checks whether the merged data are consistent."""
 
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
 from fer_utils.models.inputs import Standardise
-
-
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A padded convolution with batch normalisation and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
 
 
 class EmoNet(nn.Module):
@@ -49,13 +41,13 @@ class EmoNet(nn.Module):
         c1, c2, c3, units = (round(n * width) for n in (96, 256, 512, 4096))
         self.standardise = Standardise()
         self.features = nn.Sequential()
-        self.features.conv1 = conv(1, c1, kernel=7, stride=2)
+        self.features.conv1 = Conv2dNormActivation(1, c1, kernel_size=7, stride=2)
         self.features.pool1 = nn.MaxPool2d(3, stride=2, padding=1)
-        self.features.conv2 = conv(c1, c2, kernel=5)
+        self.features.conv2 = Conv2dNormActivation(c1, c2, kernel_size=5)
         self.features.pool2 = nn.MaxPool2d(2)
-        self.features.conv3 = conv(c2, c3, kernel=3)
-        self.features.conv4 = conv(c3, c3, kernel=3)
-        self.features.conv5 = conv(c3, c3, kernel=3)
+        self.features.conv3 = Conv2dNormActivation(c2, c3, kernel_size=3)
+        self.features.conv4 = Conv2dNormActivation(c3, c3, kernel_size=3)
+        self.features.conv5 = Conv2dNormActivation(c3, c3, kernel_size=3)
         self.features.pool5 = nn.MaxPool2d(2)
         self.classifier = nn.Sequential()
         self.classifier.fc6 = nn.Linear(c3 * 4 * 4, units)

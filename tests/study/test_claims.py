@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fer_utils.errors import DataError
-from fer_utils.evaluation import mcnemar, paired_interval
+from fer_utils.evaluation import bootstrap_interval, mcnemar
 from fer_utils.experiment import project_root
 from reading_faces.report.scores import RESULTS, published
 from reading_faces.study import claims
@@ -131,7 +131,8 @@ def test_depth_counts_images_and_seeds(judge, two, three, four, mobilenet, verdi
 def networks(only_a=400, only_b=300, easynet=(0.70, 0.69, 0.71), facenet=(0.7, 0.71, 0.69)):
     a, b = np.zeros(N, bool), np.zeros(N, bool)
     a[:only_a], b[only_a : only_a + only_b] = True, True
-    pair = {"what": "best by validation", "variant": "plain", "images": N, "interval": paired_interval(a, b)}
+    pair = {"what": "best by validation", "variant": "plain", "images": N}
+    pair["interval"] = bootstrap_interval(a.astype(int) - b)
     runs = [("easynet", v) for v in easynet] + [("facenet", v) for v in facenet]
     return {
         "images": {"plain": N},

@@ -15,7 +15,7 @@ import numpy as np
 
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.evaluation import bootstrap_interval, mcnemar, metrics, paired_interval
+from fer_utils.evaluation import bootstrap_interval, mcnemar, metrics
 from fer_utils.experiment import Workspace, read_predictions, read_result, workspace
 from reading_faces.study.store import write_report
 
@@ -79,7 +79,7 @@ def pair(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
         "images": len(first),
         "accuracy": [float(first.mean()), float(second.mean())],
         **mcnemar(first, second),
-        "interval": list(paired_interval(first, second)),
+        "interval": list(bootstrap_interval(first.astype(int) - second)),
     }
 
 

@@ -27,7 +27,7 @@ from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 from fer_utils.evaluation import predict
 from fer_utils.experiment import SIX, recipe_for, vote_shares, votes_on, workspace, write_predictions
-from fer_utils.files import write_table
+from fer_utils.files import atomic_path
 from fer_utils.models import build
 from fer_utils.training import Recipe, fit
 from fer_utils.weights import load_pretrained
@@ -59,7 +59,9 @@ def out_of_fold_predictions(
             if network == "facenet":
                 load_pretrained(model, others.images)
             run = fit(model, others, validation, recipe, path.with_suffix(""), targets=targets[~own], **how)
-            write_table(path, pd.DataFrame(predict(run.model, training.where(own)), columns=list(CLASSES)))
+            table = pd.DataFrame(predict(run.model, training.where(own)), columns=list(CLASSES))
+            with atomic_path(path) as aside:
+                table.to_parquet(aside, index=False)
         predicted[own] = pd.read_parquet(path)
     return predicted
 

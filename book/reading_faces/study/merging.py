@@ -9,7 +9,7 @@ from typing import Any
 
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.evaluation import mcnemar, paired_interval
+from fer_utils.evaluation import bootstrap_interval, mcnemar
 from fer_utils.experiment import Workspace, evaluate, read_predictions, recipe_for, workspace
 from reading_faces.runs import train_or_load
 from reading_faces.study.store import write_report
@@ -36,7 +36,8 @@ def merging(space: Workspace, seeds: tuple[int, ...] = (0, 1, 2), **settings: An
             right[name] = predicted == table["label"].to_numpy()
         pair = {"seed": seed, "runs": list(right), "images": len(table)}
         pair |= {"accuracy": [float(side.mean()) for side in right.values()]} | mcnemar(*right.values())
-        pairs.append(pair | {"interval": list(paired_interval(*right.values()))})
+        everywhere, alone = right.values()
+        pairs.append(pair | {"interval": list(bootstrap_interval(everywhere.astype(int) - alone))})
     steps = result.recipe["batches"] * result.recipe["epochs"]
     report = {"network": "easynet", "alone": ALONE, "sources": sources, "steps": steps, "pairs": pairs}
     return write_report(space.results / "comparisons" / "merging.json", {"profile": space.profile} | report)
