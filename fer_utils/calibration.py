@@ -11,9 +11,7 @@ from scipy.special import logsumexp, softmax
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Find the temperature, 0.05 to 20, under which the labels are likeliest (Guo et al. 2017, sec. 4.2).
 
-    Args:
-        labels: int (N,), of images that the network was not trained on.
-        probabilities: float (N, C), its predictions for them.
+    Takes labels, int (N,), of images that the network was not trained on, and its predictions, float (N, C).
     """
     logits = _logits(probabilities)
 

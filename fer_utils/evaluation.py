@@ -73,17 +73,13 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap interval of a mean (Efron & Tibshirani 1993, ch. 13), such as an accuracy.
 
-    Images of one person are no independent draws. So where people are known, they are drawn, each with all of
-    their images (cluster bootstrap; Field & Welsh 2007). Where all predictions are right, or all wrong, every
-    draw is alike and would claim certainty; then it is Wilson's interval, of so many images or people.
+    Values, (N,), are one an image: bool (was it classified rightly?), numbers, or differences of two networks
+    on the same images; or (N, K), for the means of K columns, whose intervals are arrays (K,).
 
-    Args:
-        values: (N,), one an image: bool (was it classified rightly?), or numbers. Or (N, K) for the means of
-            K columns, whose intervals are arrays (K,). Differences, for two networks on the same images.
-        people: (N,), whose image it is; none if that is not known.
-        level: coverage, 0–1.
-        draws: bootstrap samples.
-        seed: of the random numbers.
+    Images of one person are no independent draws. So where people, (N,), are known, they are drawn, each with
+    all of their images (cluster bootstrap; Field & Welsh 2007). Where all predictions are right, or all
+    wrong, every draw is alike and would claim certainty; then it is Wilson's interval, of so many images or
+    people.
     """
     if not len(values):
         raise ValueError("an interval needs at least one image")

@@ -198,10 +198,6 @@ def train(
         resume: go on from the last checkpoint; a finished run is loaded.
         verbose: print a line after each epoch.
         **settings: fields of `Recipe`, ``augment.degrees`` and the like, options of the network, `TRAINER`.
-
-    Raises:
-        DataError: nothing merged, no images of the sources, no votes, or a resumed run of other settings.
-        ValueError: an unknown network or setting, or a value that it cannot have.
     """
     if labels not in ("own", "ferplus", "both") or (teachers and labels == "ferplus"):
         raise ValueError(f"labels is {labels!r}; it can be own, ferplus (without teachers) or both")

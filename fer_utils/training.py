@@ -230,11 +230,9 @@ class History(Callback):
 
 def print_epoch(row: Mapping[str, float], epochs: int) -> None:
     """Print a row of the learning curve."""
-    losses = [
-        f"{name}: loss {row[f'{stage}_loss']:.3f}, accuracy {row[f'{stage}_accuracy']:6.1%}"
-        for name, stage in (("training", "train"), ("validation", "val"))
-    ]
-    print(f"epoch {int(row['epoch']):2d}/{epochs}", *losses, sep="  ", flush=True)
+    text = "epoch {epoch:2.0f}/{epochs}  training: loss {train_loss:.3f}, accuracy {train_accuracy:6.1%}"
+    text += "  validation: loss {val_loss:.3f}, accuracy {val_accuracy:6.1%}"
+    print(text.format(**row, epochs=epochs), flush=True)
 
 
 @dataclass(frozen=True)
