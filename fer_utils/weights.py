@@ -85,7 +85,7 @@ def load_pretrained(model: FaceNet, images: np.ndarray) -> None:
         rows = torch.linspace(0, len(images) - 1, min(len(images), 2048)).long().unique().numpy()
         batches = torch.from_numpy(images[rows]).unsqueeze(1).split(128)
         model.trunk.restore_batch_norm_statistics(model.enlarge(batch.float() / 255) for batch in batches)
-        model.train()
+        model.train(model.training)  # restoring takes evaluation mode
 
 
 def save_checkpoint(model: nn.Module, path: Path, about: dict[str, Any]) -> None:

@@ -421,7 +421,7 @@ def test_predict_classifies_photos_from_any_folder(space, capsys, tmp_path, monk
     weights = space.runs / "toy" / "model.safetensors"
     assert cli.main(["predict", "photo.jpg", "--network", str(weights)]) == 0
     assert "no such" in refused(capsys, "predict", "photo.jpg", "--network", "alexnet")
-    assert "missing" in refused(capsys, "predict", "nothing.jpg")
+    assert "No such file" in refused(capsys, "predict", "nothing.jpg")
 
 
 def test_export_and_evaluate_refuse_what_is_not_there(space, capsys, tmp_path):

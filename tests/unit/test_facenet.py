@@ -132,10 +132,10 @@ def test_every_trunk_gets_its_own_preprocessing():
         "inception_resnet_v1": [0.0] * 3,
         "resnet50": [127.5 - 131.0912, 127.5 - 103.8827, 127.5 - 91.4953],
     }
-    for name, kind in TRUNKS.items():
-        seen = kind().normalise(torch.full((1, 1, 8, 8), 0.5))
+    for name, mean in expected.items():
+        seen = TRUNKS[name]().normalise(torch.full((1, 1, 8, 8), 0.5))
         assert seen.shape == (1, 3, 8, 8)
-        np.testing.assert_allclose(seen[0, :, 3, 5], expected[name], atol=1e-4)
+        np.testing.assert_allclose(seen[0, :, 3, 5], mean, atol=1e-4)
     assert TRUNKS["inception_resnet_v1"].scale == 128
 
 
