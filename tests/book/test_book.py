@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "build" / "demo" / "html"
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 DOCUMENTS = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
-CHAPTERS = [d for d in DOCUMENTS if d.startswith("notebooks/")]
+CHAPTERS = [d for d in DOCUMENTS if d.startswith("notebooks/0")]
 
 
 @cache
@@ -43,9 +43,8 @@ def test_page_has_a_title_and_content(document):
 
 
 def test_every_chapter_is_in_the_table_of_contents():
-    assert sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb")) == sorted(
-        Path(d).name for d in CHAPTERS
-    )
+    notebooks = [Path(d).name for d in DOCUMENTS if d.startswith("notebooks/")]
+    assert sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb")) == sorted(notebooks)
 
 
 def test_the_start_page_leads_to_the_introduction():
@@ -97,7 +96,7 @@ def test_chapters_show_their_figures_and_no_error(document):
     text = found.get_text()
     for trouble in ("Traceback (most recent call last)", "An Exception was encountered", "Warning", "NaN"):
         assert trouble not in text
-    assert "profile: demo" in text
+    assert re.search(r"profile:? demo", text)
     assert not found.select(".stderr"), found.select(".stderr")[0].get_text()[:500]
 
 
@@ -133,7 +132,7 @@ def parsed_copy(document: str) -> BeautifulSoup:
 LIMITS = {"notebooks/04-facenet": 2_200, "notebooks/07-labels": 2_200}
 
 
-@pytest.mark.parametrize("document", [d for d in CHAPTERS if d != "notebooks/methods"])
+@pytest.mark.parametrize("document", CHAPTERS)
 def test_a_chapter_is_read_in_a_quarter_of_an_hour(document):
     shown = parsed_copy(document)
     figures = shown.select(".cell_output img, figure img")

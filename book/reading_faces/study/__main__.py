@@ -14,12 +14,12 @@ EXPERIMENTS = {
     "caching": ("benchmarks/caching.json", "an hour"),
     "sweep": ("sweeps/facenet.json", "half an hour"),
     "compare": ("comparisons/networks.json, votes.json", "seconds"),
-    "claims": ("nothing: judges what is stored", "seconds"),
+    "claims": ("comparisons/claims.json", "seconds"),
     "agreement": ("labels/agreement.json, networks.json", "seconds"),
     "crossfit": ("labels/issues.json", "20 to 40 minutes"),
     "inspection": ("inspection/RUN.json", "6 to 10 minutes a network"),
     "audit": ("nothing: tests groups that you bring", "seconds"),
-    "speed": ("benchmarks/speed.json, throughput.json", "minutes"),
+    "speed": ("benchmarks/speed.json, throughput.json, augmentation.json, reading.json", "minutes"),
 }
 
 
