@@ -1,7 +1,4 @@
-"""Augmentation on whole batches, with a draw for each image.
-
-All geometric changes of an image are one affine map, so that each image is resampled once.
-"""
+"""Augmentation on whole batches, with a draw for each image, which one affine map resamples once."""
 
 from __future__ import annotations
 

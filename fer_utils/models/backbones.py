@@ -96,15 +96,15 @@ class MobileNetV1(Trunk):
         The public weights have batch norm folded into scale and shift (`pretrained.mobilenet_state`): in
         training mode, where it uses the batch's own statistics, the network would compute something else.
         """
-        norms = [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
-        sums = dict.fromkeys(norms, 0)  # of each input: values, their sum and sum of squares, a channel
+        # Of each normalisation's input, by channel: number of values, their sum and sum of squares.
+        sums = {module: 0 for module in self.modules() if isinstance(module, nn.BatchNorm2d)}
 
         def observe(norm: nn.Module, inputs: tuple[Tensor]) -> None:
             variance, mean = (v.double() for v in torch.var_mean(inputs[0], (0, 2, 3), correction=0))
             moments = torch.stack([torch.ones_like(mean), mean, variance + mean.square()])
             sums[norm] = sums[norm] + inputs[0][:, 0].numel() * moments
 
-        hooks = [norm.register_forward_pre_hook(observe) for norm in norms]
+        hooks = [norm.register_forward_pre_hook(observe) for norm in sums]
         self.eval()
         for batch in batches:
             self(batch)

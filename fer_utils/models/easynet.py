@@ -25,8 +25,7 @@ class EasyNet(nn.Module):
     ======== ===================================== ==============
 
     The poster names the layers; widths, input size, batch normalisation (Ioffe & Szegedy 2015) and dropout
-    are this book's. ReLU and max-pooling may change places without changing the result; normalising after
-    the pooling means normalising a quarter of the values.
+    are this book's. ReLU and max-pooling may change places without changing the result.
 
     Args:
         widths: filters of the three convolutions.

@@ -27,12 +27,8 @@ class EmoNet(nn.Module):
     ======== ================================= =======================
 
     What differs from VGG-S: one grey channel of 64×64 instead of three of 224×224, and so smaller poolings;
-    batch normalisation instead of local response normalisation; half the width.
-
-    Args:
-        width: factor on VGG-S' numbers of filters and units.
-        dropout: share of activations dropped before fc7 and fc8, 0 to 1.
-        num_classes: number of logits.
+    batch normalisation instead of local response normalisation; a `width` of half as many filters and units.
+    A share `dropout` of the activations is dropped before fc7 and fc8.
     """
 
     def __init__(self, width: float = 0.5, dropout: float = 0.5, num_classes: int = 6) -> None:
