@@ -6,8 +6,7 @@ contempt are read, since the sources have them, but they are not classes: see `t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -18,26 +17,17 @@ EMOTIONS: tuple[str, ...] = (*CLASSES, "disgust", "contempt")
 DisgustRule = Literal["drop", "angry"]
 
 
-def _codes(*names: str, first: int = 0) -> Mapping[int, str]:
-    return MappingProxyType(dict(enumerate(names, first)))
-
-
 # Codes as the data sets' own documentation gives them.
-FER2013 = _codes("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-CKPLUS = _codes("neutral", "angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
-CKPLUS_CSV = _codes("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
-AFFECTNET = _codes("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
-RAFDB = _codes("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral", first=1)
-JAFFE = MappingProxyType(
-    dict(AN="angry", DI="disgust", FE="fear", HA="happy", NE="neutral", SA="sad", SU="surprise")
-)
+FER2013 = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")))
+CKPLUS = dict(enumerate(("neutral", "angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")))
+CKPLUS_CSV = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")))
+AFFECTNET = dict(enumerate(("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")))
+RAFDB = dict(enumerate(("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"), 1))
+JAFFE = dict(AN="angry", DI="disgust", FE="fear", HA="happy", NE="neutral", SA="sad", SU="surprise")
 
 # Names of class folders, as the originals and their repacks spell them.
-FOLDER_NAMES = MappingProxyType(
-    {name: name for name in EMOTIONS}
-    | dict(anger="angry", disgusted="disgust", fearful="fear", happiness="happy", sadness="sad")
-    | dict(surprised="surprise")
-)
+FOLDER_NAMES = {name: name for name in EMOTIONS} | {"surprised": "surprise", "disgusted": "disgust"}
+FOLDER_NAMES |= {"anger": "angry", "fearful": "fear", "happiness": "happy", "sadness": "sad"}
 
 
 def to_labels(emotions: Iterable[str], disgust: DisgustRule = "drop") -> np.ndarray:

@@ -81,10 +81,6 @@ class FaceSet:
         """View of the rows where a bool array (N,) is true."""
         return replace(self, index=self.index[mask].reset_index(drop=True), rows=self.rows[mask])
 
-    def relabelled(self, labels: np.ndarray) -> FaceSet:
-        """View of the same images with other labels, int (N,), 0–5: what the checks of labels train on."""
-        return replace(self, index=self.index.assign(label=np.asarray(labels, np.int8)))
-
     def split(self, name: str, source: str | None = None) -> FaceSet:
         """View of one split, ``"train"``, ``"validation"`` or ``"test"``, of all sources or of one."""
         if name not in SPLITS:

@@ -16,18 +16,8 @@ from fer_utils.datasets.discover import files_below, open_csv, tables_in
 from fer_utils.datasets.fer2013 import SPLIT_OF_USAGE
 from fer_utils.errors import DataError
 
-VOTES = (
-    "neutral",
-    "happiness",
-    "surprise",
-    "sadness",
-    "anger",
-    "disgust",
-    "fear",
-    "contempt",
-    "unknown",
-    "NF",
-)
+VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+VOTES += ("unknown", "NF")  # not known, no face
 LAYOUTS = ("fer2013.csv", "icml_face_data.csv")  # forms of FER2013 with all rows in their order
 HEADER = ("Usage", "Image name", *VOTES)
 TITLE, LICENCE, HOMEPAGE = "FER+ (votes on FER2013)", "MIT", "https://github.com/microsoft/FERPlus"
