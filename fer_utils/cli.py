@@ -25,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
         hint = '; run `pip install "fer-utils[train]"`' if isinstance(error, ModuleNotFoundError) else ""
         print(f"fer {options.command}: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"fer {options.command}: stopped", file=sys.stderr)
+        return 130
 
 
 def _data(options: argparse.Namespace) -> int:
