@@ -179,7 +179,7 @@ WIDE = """() => [...document.querySelectorAll("article table")]
     .filter(t => t.getBoundingClientRect().right > t.closest("article").getBoundingClientRect().right + 1
               || t.parentElement.scrollWidth > t.parentElement.clientWidth + 1)
     .map(t => t.innerText.slice(0, 60))"""
-# What axe-core finds in the article: the rest of a page is the theme's, and so are the roles of its references.
+# What axe-core finds in the article; the rest of a page is the theme's, and so are the roles of references.
 SERIOUS = """async () => (await axe.run("article", {rules: {"aria-required-children": {enabled: false}}}))
     .violations
     .filter(v => ["serious", "critical"].includes(v.impact))
