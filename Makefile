@@ -10,6 +10,7 @@ PYTHON  ?= python3
 VENV    ?= .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
+PACKAGES := .[train,book,test]
 
 CHAPTERS := $(sort $(wildcard notebooks/*.ipynb))
 LIBRARY  := $(shell find fer_utils book/reading_faces -name '*.py' -o -name '*.safetensors')
@@ -49,7 +50,7 @@ $(READY): pyproject.toml
 	  || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …"; exit 1; }
 	@echo "setting up $(VENV): some minutes, about 6 GB"
 	@$(PYTHON) -m venv $(VENV)
-	@$(call logged,build/log/setup.log,$(BIN)/python -m pip install --quiet --editable '.[train,book,test]')
+	@$(call logged,build/log/setup.log,$(BIN)/python -m pip install --quiet --editable '$(PACKAGES)')
 	@touch $@
 
 book: $(READY)  ## run the chapters (PROFILE=demo or full) and build the HTML
