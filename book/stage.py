@@ -195,7 +195,13 @@ def join_streams(notebook: dict[str, Any], path: Path) -> None:
 
 
 def hide_glued(notebook: dict[str, Any], path: Path) -> None:
-    """Leave glued values and figures to the sentences and directives of a page that print them."""
+    """Leave glued values and figures to the sentences and directives of a page that print them.
+
+    The cell that papermill injects repeats the one above it, and is left out.
+    """
+    notebook["cells"] = [
+        cell for cell in notebook["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])
+    ]
     prefix = "application/papermill.record/"
     for cell in notebook["cells"]:
         names, kept = set(), []
