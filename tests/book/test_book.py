@@ -159,17 +159,17 @@ def test_pages_suit_every_reader():
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for scheme in ("light", "dark"):
-            for width in (1300, 800):
-                page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-                for document in DOCUMENTS:
-                    page.goto((HTML / f"{document}.html").as_uri())
-                    trouble += [
-                        f"{document} at {width}: a wide table: {text}" for text in page.evaluate(WIDE)
-                    ]
-                    if width == 1300:
-                        page.evaluate(axe)
-                        trouble += [f"{document}, {scheme}: {text}" for text in page.evaluate(SERIOUS)]
-                page.close()
+            page = browser.new_page(color_scheme=scheme)
+            for document in DOCUMENTS:
+                page.set_viewport_size({"width": 1300, "height": 900})
+                page.goto((HTML / f"{document}.html").as_uri())
+                page.evaluate(axe)
+                trouble += [f"{document}, {scheme}: {text}" for text in page.evaluate(SERIOUS)]
+                for width in (1300, 800) if scheme == "light" else ():
+                    page.set_viewport_size({"width": width, "height": 900})
+                    wide = page.evaluate(WIDE)
+                    trouble += [f"{document} at {width}: a wide table: {text}" for text in wide]
+            page.close()
         browser.close()
     assert not trouble, "\n".join(trouble)
 

@@ -136,7 +136,8 @@ def search(
             raise optuna.TrialPruned
         return objective(trial)
 
-    with FileLock(path.with_suffix(".lock")):
+    lock = FileLock(path.with_suffix(".lock"))
+    with lock:
         retry = RetryHeartbeatStaleTrialCallback()
         storage = RDBStorage(f"sqlite:///{path}", heartbeat_stale_trial_callback=retry, **RETRY)
         known = {"storage": storage, "study_name": name, "load_if_exists": True}
@@ -145,6 +146,13 @@ def search(
         laid = trials(TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
         for number in sorted(set(range(len(drawn))) - laid.keys()):
             study.enqueue_trial(drawn[number], user_attrs={"draw": number})
+    ask = study.ask
+
+    def ask_alone() -> optuna.Trial:
+        with lock:  # SQLite does not keep two processes from taking the same waiting trial
+            return ask()
+
+    study.ask = ask_alone
     while len(done := trials(TrialState.COMPLETE)) < len(drawn):
         if trials(TrialState.WAITING):
             study.optimize(train, n_trials=1)
