@@ -19,7 +19,7 @@ PAGES    := $(shell find book -maxdepth 1 -type f) $(shell find book/static book
 OUT      := build/$(PROFILE)
 LOG      := $(OUT)/log
 FACESET  := $(or $(FER_BUILD),build)/$(PROFILE)/faceset/manifest.json
-RUN      := $(addprefix $(OUT)/site/,$(CHAPTERS))
+RUN      := $(addprefix $(OUT)/run/,$(CHAPTERS))
 HTML     := $(OUT)/html/index.html
 
 # Chapters run two at a time, with half of the cores each.
@@ -69,15 +69,15 @@ endif
 
 # Executed copies: running the book never touches the notebooks of the checkout. A folder for IPython of its own keeps
 # two kernels from waiting for one history, and the user's start-up files out of the book.
-$(OUT)/site/notebooks/%.ipynb: notebooks/%.ipynb $(FACESET) $(LIBRARY) $(RESULTS)
+$(OUT)/run/notebooks/%.ipynb: notebooks/%.ipynb $(FACESET) $(LIBRARY) $(RESULTS)
 	@mkdir -p $(@D) $(OUT)/ipython/$*
 	@start=$$SECONDS; export IPYTHONDIR="$$PWD/$(OUT)/ipython/$*" OMP_NUM_THREADS=$(THREADS); \
 	$(call logged,$(LOG)/$*.log,$(BIN)/papermill $< $@ --parameters PROFILE $(PROFILE) --kernel python3 --cwd notebooks --no-progress-bar $(LIMIT)); \
 	echo "chapter $*: $$((SECONDS - start)) s"
 
 $(HTML): $(RUN) $(PAGES)
-	@$(BIN)/python book/stage.py site $(OUT)/site
-	@rm -rf $(OUT)/site/_build
+	@rm -rf $(OUT)/site
+	@$(BIN)/python book/stage.py site $(OUT)/run $(OUT)/site
 	@$(call logged,$(LOG)/pages.log,$(BIN)/jupyter-book build $(OUT)/site --builder html -nW --keep-going --quiet && test -s $(OUT)/site/_build/html/index.html)
 	@rm -rf $(OUT)/html && mv $(OUT)/site/_build/html $(OUT)/html
 
@@ -95,7 +95,7 @@ unit: $(READY)  ## unit tests
 # nbval compares the copies that papermill ran for the pages, so that no chapter runs twice: see
 # notebooks/conftest.py.
 chapters-test: $(READY)  ## run the chapters on demo faces if need be and compare their checked outputs
-	@$(MAKE) --jobs=$(JOBS) PROFILE=demo $(addprefix build/demo/site/,$(CHAPTERS))
+	@$(MAKE) --jobs=$(JOBS) PROFILE=demo $(addprefix build/demo/run/,$(CHAPTERS))
 	$(BIN)/pytest notebooks -q -p no:cacheprovider
 
 pages-test: chapters-test  ## build the demo book if need be and check its pages
@@ -103,7 +103,7 @@ pages-test: chapters-test  ## build the demo book if need be and check its pages
 	$(BIN)/pytest tests -m book -q
 
 notebooks: $(RUN)  ## authors: run the chapters on demo faces and store the outputs
-	$(BIN)/python book/stage.py store $(OUT)/site
+	$(BIN)/python book/stage.py store $(OUT)/run
 
 links: $(READY)  ## authors: write the repository of _config.yml into badges and Colab cells
 	$(BIN)/python book/stage.py links

@@ -1,4 +1,4 @@
-"""Prepares what the pages and readers need: `stage.py site FOLDER | store FOLDER | links | scores`."""
+"""Prepares what the pages and readers need: `stage.py site RUN FOLDER | store RUN | links | scores`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ INTRODUCTION = {"01-data": "sample-grid", "06-results": "all-networks"}
 def main(arguments: list[str]) -> None:
     """Run one of the four commands."""
     match arguments:
-        case ["site", folder]:
-            site(Path(folder))
-        case ["store", folder]:
+        case ["site", run, folder]:
+            site(Path(run), Path(folder))
+        case ["store", run]:
             for path in NOTEBOOKS:
-                edit(path, lambda notebook, path: store(notebook, Path(folder) / "notebooks" / path.name))
+                edit(path, lambda notebook, path: store(notebook, Path(run) / "notebooks" / path.name))
         case ["links"]:
             for path in NOTEBOOKS:
                 edit(path, link)
@@ -46,8 +46,8 @@ def main(arguments: list[str]) -> None:
             raise SystemExit(__doc__)
 
 
-def site(folder: Path) -> None:
-    """Put configuration and pages beside the executed chapters in `folder`.
+def site(run: Path, folder: Path) -> None:
+    """Put configuration, pages and the executed chapters of `run`, without what pages leave out, in `folder`.
 
     Launch and edit buttons are switched on only where the repository is known.
     """
@@ -64,6 +64,7 @@ def site(folder: Path) -> None:
         del config["repository"]
     (folder / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     shutil.copy(ROOT / "_toc.yml", folder)
+    shutil.copytree(run / "notebooks", folder / "notebooks")
     for path in (folder / "notebooks").glob("*.ipynb"):
         edit(path, join_streams)
         edit(path, hide_glued)

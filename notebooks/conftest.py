@@ -17,7 +17,7 @@ import nbformat
 import pytest
 from nbval.plugin import IPyNbFile
 
-EXECUTED = Path(__file__).parents[1] / "build" / "demo" / "site" / "notebooks"
+EXECUTED = Path(__file__).parents[1] / "build" / "demo" / "run" / "notebooks"
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Any:

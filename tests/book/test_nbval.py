@@ -46,7 +46,7 @@ def compare(pytester, chapter):
             ran = copy.deepcopy(chapter)
             ran.cells.insert(2, cell("PROFILE = 'demo'", 2, tags=["injected-parameters"]))
             change(ran.cells)
-            folder = pytester.path / "build" / "demo" / "site" / "notebooks"
+            folder = pytester.path / "build" / "demo" / "run" / "notebooks"
             folder.mkdir(parents=True)
             nbformat.write(ran, folder / "01-one.ipynb")
         # Hypothesis's plugin would be loaded anew each time, which takes seconds.

@@ -122,7 +122,7 @@ def find(folder, train):
 
 
 def in_process(folder, train):
-    process = multiprocessing.get_context("fork").Process(target=find, args=(folder, train))
+    process = multiprocessing.get_context("fork").Process(target=find, args=(folder, train), daemon=True)
     process.start()
     return process
 
@@ -144,16 +144,15 @@ def test_two_processes_share_the_draws_and_none_is_trained_twice(tmp_path):
     assert [(t.user_attrs["draw"], t.value) for t in done] == [(n, float(n)) for n in range(6)]
 
 
-def test_the_draw_of_a_killed_process_is_trained_again(tmp_path):
-    def hang(x):
-        (tmp_path / "begun").touch()
-        time.sleep(600)
+@pytest.mark.parametrize("moment", ["while training", "before the first sign of life"])
+def test_the_draw_of_a_killed_process_is_trained_again(tmp_path, monkeypatch, moment):
+    def die(*given, **known):
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    killed, deadline = in_process(tmp_path, hang), time.monotonic() + 60
-    while not (tmp_path / "begun").exists():
-        assert time.monotonic() < deadline and killed.is_alive()
-        time.sleep(0.05)
-    killed.kill()
+    with monkeypatch.context() as patched:
+        if moment == "before the first sign of life":
+            patched.setattr("optuna.study._optimize.get_heartbeat_thread", die)
+        killed = in_process(tmp_path, die)
     killed.join(60)
     assert killed.exitcode == -signal.SIGKILL
     assert [t.value for t in find(tmp_path, lambda x: x)] == [0, 1, 2, 3, 4, 5]
