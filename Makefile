@@ -10,7 +10,7 @@ PYTHON  ?= python3
 VENV    ?= .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
-PACKAGES := .[train,book,test]
+PACKAGES := .[train,video,book,test]
 
 CHAPTERS := $(sort $(wildcard notebooks/*.ipynb))
 LIBRARY  := $(shell find fer_utils book/reading_faces -name '*.py' -o -name '*.safetensors')

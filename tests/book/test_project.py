@@ -42,7 +42,7 @@ def source(cell: dict) -> str:
 def test_environment_and_project_list_the_same_packages():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["train"], *extras["book"], *extras["test"]]
+    wanted = [*project["dependencies"], *extras["video"], *extras["train"], *extras["book"], *extras["test"]]
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     pip = next(entry["pip"] for entry in environment if isinstance(entry, dict))
     assert [name for name in pip if not name.startswith("--editable")] == wanted

@@ -150,7 +150,7 @@ def search(
 
     def ask_alone() -> optuna.Trial:
         with lock:  # SQLite does not keep two processes from taking the same waiting trial
-            # A process that dies before its first sign of life would leave a trial that never counts as stale.
+            # A process that died before its first sign of life would leave a trial that is never stale.
             for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,))[:1]:
                 storage.record_heartbeat(trial._trial_id)
             return ask()

@@ -1,0 +1,202 @@
+"""Faces in a picture: MTCNN (Zhang et al. 2016) on onnxruntime, with pyramid and suppression in NumPy.
+
+The three networks are facenet-pytorch's, exported by `fer_utils.export`; the boxes are those of its
+`MTCNN(keep_all=True)` up to rounding.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+NETWORKS = Path(__file__).parent / "weights_data"
+THRESHOLDS = 0.6, 0.7, 0.7  # least face probability after each network
+FACTOR = 0.709  # between levels of the pyramid
+SMALLEST = 20  # pixels: a face smaller than that is not looked for unless asked
+LARGEST_SIDE = 2000  # a larger picture is reduced first: faces of 1 % of its longer side are found
+
+
+def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """Open an ONNX network on the processor; `threads` 0 takes all cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+class Detector:
+    """Finds faces with MTCNN. Instances may be shared by threads.
+
+    Args:
+        threads: cores for each network; 0 for all.
+    """
+
+    def __init__(self, threads: int = 0) -> None:
+        self._networks = [session(NETWORKS / f"mtcnn-{stage}.onnx", threads) for stage in "pro"]
+
+    def detect(self, picture: np.ndarray, min_face: float | None = None) -> np.ndarray:
+        """Find all faces of a picture.
+
+        Args:
+            picture: uint8 (H, W) grey or (H, W, 3) RGB, 0–255.
+            min_face: least height of a face in pixels; by default 20, and 1 % of the longer side of a
+                picture that is larger than 2,000 pixels.
+
+        Returns:
+            float32 (N, 5): left, top, right, bottom in pixels of the picture, and the probability of a face,
+            0–1; the largest face first.
+        """
+        step = 1 if min_face else max(1, max(picture.shape[:2]) // LARGEST_SIDE)
+        pixels = _reduce(picture if picture.ndim == 3 else picture[..., None], step)
+        sums, least = _Sums(pixels), min_face or SMALLEST
+        boxes = self._propose(sums, least)
+        boxes = self._refine(sums, boxes)
+        boxes = self._output(sums, boxes)
+        boxes[:, :4] *= step
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        return boxes[np.argsort(-area, kind="stable")].astype(np.float32)
+
+    def _propose(self, sums: _Sums, min_face: float) -> np.ndarray:
+        """First stage: a window of 12 pixels slides over a pyramid. Gives float (N, 5)."""
+        height, width = sums.size
+        # Single precision as in facenet-pytorch: a box whose edge falls upon a pixel is then cut off alike.
+        scale, levels = 12 / min_face, [np.empty((0, 9), np.float32)]
+        while min(height, width) * scale >= 12:
+            shape = int(height * scale + 1), int(width * scale + 1)
+            level = sums.level(*shape)
+            offsets, probabilities = self._networks[0].run(None, {"pixels": level})
+            rows, columns = np.nonzero(probabilities[0, 1] >= THRESHOLDS[0])
+            corner = np.stack([columns, rows], 1).astype(np.float32)
+            boxes = np.hstack([np.floor((2 * corner + 1) / scale), np.floor((2 * corner + 12) / scale)])
+            scores = probabilities[0, 1, rows, columns]
+            found = np.hstack([boxes, scores[:, None], offsets[0, :, rows, columns]])
+            levels.append(found[suppress(found, 0.5)])
+            scale *= FACTOR
+        boxes = np.concatenate(levels)
+        boxes = boxes[suppress(boxes, 0.7)]
+        size = np.tile(boxes[:, 2:4] - boxes[:, :2], 2)
+        return _squares(np.hstack([boxes[:, :4] + boxes[:, 5:] * size, boxes[:, 4:5]]))
+
+    def _refine(self, sums: _Sums, boxes: np.ndarray) -> np.ndarray:
+        """Second stage: each proposal at 24 pixels."""
+        boxes, (offsets, probabilities) = self._look(sums, boxes, 1, 24)
+        passed = probabilities[:, 1] > THRESHOLDS[1]
+        boxes = np.hstack([boxes[passed, :4], probabilities[passed, 1:]])
+        kept = suppress(boxes, 0.7)
+        return _squares(_moved(boxes[kept], offsets[passed][kept]))
+
+    def _output(self, sums: _Sums, boxes: np.ndarray) -> np.ndarray:
+        """Third stage: what remains at 48 pixels."""
+        boxes, (offsets, _, probabilities) = self._look(sums, boxes, 2, 48)
+        passed = probabilities[:, 1] > THRESHOLDS[2]
+        boxes = _moved(np.hstack([boxes[passed, :4], probabilities[passed, 1:]]), offsets[passed])
+        return boxes[suppress(boxes, 0.7, smaller=True)]
+
+    def _look(
+        self, sums: _Sums, boxes: np.ndarray, stage: int, side: int
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Show a network what is inside the boxes; those outside the picture are left out."""
+        edges = np.trunc(boxes[:, :4]).astype(int)
+        top, left = np.maximum(edges[:, 1], 1) - 1, np.maximum(edges[:, 0], 1) - 1
+        bottom, right = np.minimum(edges[:, 3], sums.size[0]), np.minimum(edges[:, 2], sums.size[1])
+        inside = (bottom > top) & (right > left)
+        regions = np.stack([top, left, bottom, right], 1)[inside]
+        pixels = sums.crops(regions, side)
+        return boxes[inside], self._networks[stage].run(None, {"pixels": pixels})
+
+
+class _Sums:
+    """Sums over all rectangles of a picture: a level of the pyramid, or a crop, costs four look-ups a pixel.
+
+    Sums are 32-bit and may overflow; the difference that gives a rectangle's sum is right all the same.
+    """
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.size = pixels.shape[:2]
+        self._table = np.zeros((pixels.shape[0] + 1, pixels.shape[1] + 1, pixels.shape[2]), np.uint32)
+        np.cumsum(pixels, 0, np.uint32, out=self._table[1:, 1:])
+        np.cumsum(self._table[1:, 1:], 1, out=self._table[1:, 1:])
+
+    def level(self, height: int, width: int) -> np.ndarray:
+        """Area-average the whole picture to a size: float32 (1, 3, height, width), about −1 to 1."""
+        (top, bottom), (left, right) = (
+            _edges(*pair) for pair in zip((0, 0), self.size, (height, width), strict=True)
+        )
+        strips = self._table[bottom] - self._table[top]
+        total = (strips[:, right] - strips[:, left])[None]
+        return _pixels(total, (bottom - top)[:, None] * (right - left))
+
+    def crops(self, regions: np.ndarray, side: int) -> np.ndarray:
+        """Area-average regions, int (N, 4), top, left, bottom, right: float32 (N, 3, side, side)."""
+        starts, lengths = regions[:, :2, None], (regions[:, 2:] - regions[:, :2])[..., None]
+        low, high = _edges(starts, lengths, side)
+        top, bottom, left, right = low[:, 0, :, None], high[:, 0, :, None], low[:, 1, None], high[:, 1, None]
+        total = self._table[bottom, right] - self._table[top, right]
+        total += self._table[top, left] - self._table[bottom, left]
+        return _pixels(total, (bottom - top) * (right - left))
+
+
+def _edges(start: Any, length: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each of `count` overlapping parts of a length begins and ends, as adaptive pooling has them."""
+    place = np.arange(count)
+    return start + place * length // count, start - (-(place + 1) * length // count)
+
+
+def _pixels(total: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """Means as MTCNN wants them, float32 (N, 3, H, W), of sums (N, H, W, 1 or 3) over areas (..., H, W)."""
+    mean = total.astype(np.float32) / area.astype(np.float32)[..., None]
+    scaled = (mean - np.float32(127.5)) * np.float32(0.0078125)
+    return np.broadcast_to(scaled, (*scaled.shape[:3], 3)).transpose(0, 3, 1, 2)
+
+
+def suppress(boxes: np.ndarray, threshold: float, *, smaller: bool = False) -> np.ndarray:
+    """Non-maximum suppression: keep the most probable of boxes that overlap.
+
+    Args:
+        boxes: float (N, 5 or more): left, top, right, bottom, probability.
+        threshold: greatest overlap of two that are both kept, 0–1.
+        smaller: measure the overlap against the smaller box, pixels counted with both edges, as MTCNN's last
+            stage does; otherwise intersection over union.
+
+    Returns:
+        int (K,), rows that are kept, the most probable first.
+    """
+    left, top, right, bottom, scores = boxes[:, :5].T
+    more = 1.0 if smaller else 0.0
+    area = (right - left + more) * (bottom - top + more)
+    order, kept = np.argsort(-scores, kind="stable"), []
+    while len(order):
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        wide = np.minimum(right[best], right[rest]) - np.maximum(left[best], left[rest]) + more
+        high = np.minimum(bottom[best], bottom[rest]) - np.maximum(top[best], top[rest]) + more
+        shared = np.maximum(wide, 0) * np.maximum(high, 0)
+        whole = np.minimum(area[best], area[rest]) if smaller else area[best] + area[rest] - shared
+        order = rest[shared <= threshold * whole]
+    return np.array(kept, int)
+
+
+def _moved(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Move the edges of boxes (N, 5) by shares of their sizes."""
+    size = np.tile(boxes[:, 2:4] - boxes[:, :2] + 1, 2)
+    return np.hstack([boxes[:, :4] + offsets * size, boxes[:, 4:]])
+
+
+def _squares(boxes: np.ndarray) -> np.ndarray:
+    """Make boxes (N, 5) square about their centres, as large as their longer side."""
+    size = boxes[:, 2:4] - boxes[:, :2]
+    side = size.max(1, keepdims=True)
+    corner = boxes[:, :2] + (size - side) / 2
+    return np.hstack([corner, corner + side, boxes[:, 4:]])
+
+
+def _reduce(pixels: np.ndarray, step: int) -> np.ndarray:
+    """Average blocks of step × step pixels; what is left over at the edges is dropped."""
+    if step == 1:
+        return pixels
+    height, width = (side // step for side in pixels.shape[:2])
+    blocks = pixels[: height * step, : width * step].reshape(height, step, width, step, -1)
+    return blocks.mean((1, 3), dtype=np.float32).round().astype(np.uint8)

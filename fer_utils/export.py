@@ -1,0 +1,151 @@
+"""Networks as ONNX files, which `fer_utils.prediction` runs without PyTorch."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
+from onnx import TensorProto, helper, numpy_helper
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxscript.optimizer import fold_constants
+from torch import Tensor, nn
+
+from fer_utils.files import atomic_path
+
+OPSET = 20
+SIDE = 64  # pixels of the images that networks take
+
+
+class _Classifier(nn.Module):
+    """A network whose input is scaled by products of matrices.
+
+    They compute what `resize` does, to 3e-6. ONNX's operator Resize would do, but onnxruntime-web accepts its
+    antialiasing on WebGPU and then fails at the first image.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        side = network.input_size
+        self.network = network
+        scaled = nn.functional.interpolate(
+            torch.eye(SIDE)[None, None], (side, SIDE), mode="bicubic", antialias=True
+        )
+        self.register_buffer("matrix", scaled[0, 0])
+
+    def forward(self, images: Tensor) -> Tensor:
+        scaled = images if len(self.matrix) == SIDE else (self.matrix @ images @ self.matrix.T).clamp(0, 1)
+        return self.network(scaled)
+
+
+def export_onnx(model: nn.Module, path: Path, temperature: float = 1.0) -> None:
+    """Write a network as one ONNX file, for any number of images at once.
+
+    What is exact in half precision, as the weights of published networks are, is stored so and computed in
+    single precision.
+
+    Args:
+        model: takes float32 images (B, 1, 64, 64) of 0–1 as `images`, gives `logits` (B, 6).
+        path: ends in ``.onnx``.
+        temperature: what logits are divided by to be calibrated; a note in the file.
+    """
+    network = _export(
+        _Classifier(model.eval()), torch.zeros(2, 1, SIDE, SIDE), "images", ["logits"], {0: "count"}
+    )
+    helper.set_model_props(network, {"temperature": f"{temperature:.4f}"})
+    casts = []
+    for tensor in network.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if (
+            values.dtype == np.float32
+            and values.size > 1000
+            and np.array_equal(half := values.astype(np.float16), values)
+        ):
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+            casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    for cast in reversed(casts):
+        network.graph.node.insert(0, cast)
+    _save(network, path)
+
+
+def export_int8(path: Path, faces: np.ndarray, out: Path) -> None:
+    """Quantise an exported network to 8 bits: weights per channel, activations by the faces given.
+
+    Per tensor, FaceNet falls from 71 to 25 % on PublicTest. The first convolution and depthwise ones, which
+    take little time, stay in single precision: in 8 bits they lose 2 points. Weights take 7 bits, since
+    processors without VNNI would saturate at 8 and lose another one.
+
+    Args:
+        path: what `export_onnx` wrote.
+        faces: uint8 (N, 64, 64), a few hundred training faces.
+        out: ends in ``.onnx``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ready, done = Path(folder) / "ready.onnx", Path(folder) / "int8.onnx"
+        quant_pre_process(path, ready, skip_symbolic_shape=True)
+        convolutions = [node for node in onnx.load(ready).graph.node if node.op_type == "Conv"]
+        groups = [helper.get_node_attr_value(node, "group") for node in convolutions]
+        kept = [node.name for place, node in enumerate(convolutions) if place == 0 or groups[place] > 1]
+        layers = {"op_types_to_quantize": ["Conv", "Gemm"], "nodes_to_exclude": kept}
+        how = {"quant_format": QuantFormat.QDQ, "per_channel": True, "reduce_range": True}
+        quantize_static(ready, done, _Batches(faces), **layers, **how)
+        network = onnx.load(done)
+    helper.set_model_props(network, {p.key: p.value for p in onnx.load(path).metadata_props})
+    _save(network, out)
+
+
+def export_detector(folder: Path) -> None:
+    """Write facenet-pytorch's MTCNN as `mtcnn-p.onnx`, `mtcnn-r.onnx` and `mtcnn-o.onnx`."""
+    stages = (
+        (PNet(), 64, "p", ["offsets", "probabilities"], {0: "count", 2: "height", 3: "width"}),
+        (RNet(), 24, "r", ["offsets", "probabilities"], {0: "count"}),
+        (ONet(), 48, "o", ["offsets", "landmarks", "probabilities"], {0: "count"}),
+    )
+    for network, side, name, outputs, dynamic in stages:
+        example = torch.zeros(2, 3, side, side)
+        _save(_export(network.eval(), example, "pixels", outputs, dynamic), folder / f"mtcnn-{name}.onnx")
+
+
+class _Batches(CalibrationDataReader):
+    def __init__(self, faces: np.ndarray) -> None:
+        images = faces[:, None].astype(np.float32) / 255
+        self._batches = iter(np.array_split(images, -(-len(images) // 32)))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next images, or none."""
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch}
+
+
+def _export(
+    model: nn.Module, example: Tensor, given: str, outputs: list[str], dynamic: dict[int, str]
+) -> onnx.ModelProto:
+    sizes = {axis: torch.export.Dim(name) for axis, name in dynamic.items()}
+    names = {"input_names": [given], "output_names": outputs, "dynamic_shapes": (sizes,)}
+    # Its own optimiser would fold batch norm into weights, which are then exact in single precision only.
+    program = torch.onnx.export(
+        model, (example,), opset_version=OPSET, optimize=False, verbose=False, **names
+    )
+    fold_constants(program.model)
+    RemoveUnusedNodesPass()(program.model)
+    # Where each node stood in whose source file is of no use to others.
+    network = program.model_proto
+    for node in network.graph.node:
+        del node.metadata_props[:]
+    for value in network.graph.value_info:
+        del value.metadata_props[:]
+    return network
+
+
+def _save(network: onnx.ModelProto, path: Path) -> None:
+    network.doc_string = ""
+    del network.graph.metadata_props[:]
+    onnx.checker.check_model(network)
+    with atomic_path(path) as aside:
+        onnx.save(network, aside)

@@ -1,0 +1,193 @@
+"""Expressions of the faces in a picture: detector, crop and network on onnxruntime, without PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fer_utils.detector import NETWORKS, Detector, session
+from fer_utils.emotions import CLASSES
+from fer_utils.errors import DataError
+from fer_utils.pictures import read_picture
+
+SIDE = 64  # pixels of the crop that a network sees
+CROPPED_SIDE = 96  # a picture of at most so many pixels a side is a face crop
+FILLED = 0.8  # of a picture's shorter side: a face this large fills the picture, which is cropped already
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face and its expression.
+
+    Attributes:
+        source: the file, or the place in the list of pictures.
+        box: left, top, right, bottom in pixels of the upright picture.
+        confidence: of the detector that this is a face, 0–1; missing (NaN) where a crop was taken as it is.
+        probabilities: float32 (6,), of `CLASSES`, calibrated on FER2013; they sum to 1.
+        crop: uint8 (64, 64), grey: what the network saw.
+    """
+
+    source: str
+    box: tuple[float, float, float, float]
+    confidence: float
+    probabilities: np.ndarray
+    crop: np.ndarray
+
+    @property
+    def emotion(self) -> str:
+        """The most probable class."""
+        return CLASSES[int(self.probabilities.argmax())]
+
+    def row(self) -> dict[str, Any]:
+        """Plain values for a line of a table."""
+        box = dict(zip(("left", "top", "right", "bottom"), (round(v, 1) for v in self.box), strict=True))
+        chances = {c: round(float(p), 4) for c, p in zip(CLASSES, self.probabilities, strict=True)}
+        return (
+            {"file": self.source}
+            | box
+            | {"confidence": round(self.confidence, 3), "emotion": self.emotion}
+            | chances
+        )
+
+
+class Faces(list[Face]):
+    """Faces, in the order of their pictures, the largest of each first."""
+
+    def to_frame(self) -> Any:
+        """As a pandas DataFrame, one row a face (needs pandas)."""
+        import pandas as pd
+
+        return pd.DataFrame([face.row() for face in self])
+
+
+class Predictor:
+    """A network and a detector, loaded once; may be shared by threads.
+
+    Args:
+        network: ``"facenet"`` (better) or ``"easynet"`` (faster); ``"facenet-int8"`` and ``"easynet-int8"``
+            need half the room, and half the time on processors with VNNI; or what `fer export onnx` wrote.
+        threads: cores to use; 0 for all.
+    """
+
+    def __init__(self, network: str | Path = "facenet", threads: int = 0) -> None:
+        known = {path.stem: path for path in sorted(NETWORKS.glob("*net*.onnx"))}
+        path = known.get(str(network), Path(network))
+        if not path.is_file():
+            remedy = f"name one of {', '.join(known)}, or a file that `fer export onnx` wrote"
+            raise DataError("there is no such network", file=path, remedy=remedy)
+        self._network, self._detector = session(path, threads), Detector(threads)
+        about = self._network.get_modelmeta().custom_metadata_map
+        self._temperature = float(about.get("temperature", 1))
+
+    def probabilities(self, crops: np.ndarray) -> np.ndarray:
+        """Classify face crops.
+
+        Args:
+            crops: uint8 (N, 64, 64), grey.
+
+        Returns:
+            float32 (N, 6), calibrated; rows sum to 1.
+        """
+        logits = [np.empty((0, len(CLASSES)), np.float32)]
+        for start in range(0, len(crops), 64):
+            images = crops[start : start + 64, None].astype(np.float32) / 255
+            logits += self._network.run(None, {"images": images})
+        scaled = np.concatenate(logits) / self._temperature
+        powers = np.exp(scaled - scaled.max(1, keepdims=True, initial=-np.inf))
+        return powers / powers.sum(1, keepdims=True)
+
+    def predict(
+        self,
+        picture: Any,
+        *,
+        source: str = "",
+        cropped: bool | None = None,
+        largest: bool = False,
+        min_confidence: float = 0.9,
+        min_face: float | None = None,
+    ) -> Faces:
+        """Find and classify the faces of one picture.
+
+        Args:
+            picture: for `fer_utils.pictures.read_picture`.
+            source: name of it in the result.
+            cropped: whether the picture is a face crop, framed from forehead to chin, to be taken as it is;
+                by default it is if it has at most 96 pixels a side or a face fills it.
+            largest: of several faces, the largest only.
+            min_confidence: least confidence of the detector, 0–1.
+            min_face: least height of a face in pixels, see `Detector.detect`.
+
+        Returns:
+            One `Face` a face; none where there is no face.
+        """
+        pixels = read_picture(picture)
+        height, width = pixels.shape[:2]
+        if cropped is None and max(height, width) <= CROPPED_SIDE:
+            cropped = True
+        found = np.empty((0, 5)) if cropped else self._detector.detect(pixels, min_face)
+        found = found[found[:, 4] >= min_confidence][: 1 if largest else None]
+        if cropped is None and len(found) == 1 and found[0, 3] - found[0, 1] >= FILLED * min(height, width):
+            cropped = True
+        if cropped:
+            confidence = float(found[0, 4]) if len(found) else float("nan")
+            found = np.array([[0, 0, width, height, confidence]])
+        grey = np.asarray(Image.fromarray(pixels).convert("L"))
+        crops = (
+            np.stack([crop_face(grey, box[:4]) for box in found]) if len(found) else np.empty((0, SIDE, SIDE))
+        )
+        answers = self.probabilities(crops)
+        boxes = [tuple(float(v) for v in box[:4]) for box in found]
+        scores = [float(box[4]) for box in found]
+        return Faces(Face(source, *parts) for parts in zip(boxes, scores, answers, crops, strict=True))
+
+
+def predict(pictures: Any, network: str = "facenet", **options: Any) -> Faces:
+    """Find and classify the faces of pictures.
+
+    Args:
+        pictures: one picture or an iterable of them: paths, bytes of files, Pillow images, or uint8 arrays
+            (H, W) grey or (H, W, 3) RGB.
+        network: see `Predictor`.
+        **options: see `Predictor.predict`.
+
+    Raises:
+        DataError: a picture cannot be read. `Predictor.predict` answers one by one.
+    """
+    one = isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray)
+    several: Iterable[Any] = [pictures] if one else pictures
+    predictor, faces = _predictor(network), Faces()
+    for number, picture in enumerate(several):
+        source = str(picture) if isinstance(picture, str | Path) else str(number)
+        faces += predictor.predict(picture, source=source, **options)
+    return faces
+
+
+@lru_cache
+def _predictor(network: str) -> Predictor:
+    return Predictor(network)
+
+
+def crop_face(grey: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Cut a face out as FER2013 frames it: the square about the box, scaled with antialiasing.
+
+    Args:
+        grey: uint8 (H, W).
+        box: float (4,): left, top, right, bottom; may reach beyond the picture, whose edge is repeated there.
+
+    Returns:
+        uint8 (64, 64).
+    """
+    left, top, right, bottom = (float(v) for v in box)
+    side = max(1, round(max(right - left, bottom - top)))
+    x, y = round((left + right - side) / 2), round((top + bottom - side) / 2)
+    rows = np.clip(np.arange(y, y + side), 0, grey.shape[0] - 1)
+    columns = np.clip(np.arange(x, x + side), 0, grey.shape[1] - 1)
+    square = Image.fromarray(grey[np.ix_(rows, columns)].astype(np.float32))
+    scaled = square.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return np.asarray(scaled).round().clip(0, 255).astype(np.uint8)
