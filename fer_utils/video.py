@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fer_utils.annotate import Box, annotate, shared_area
 from fer_utils.errors import DataError
+from fer_utils.files import atomic_path
 from fer_utils.prediction import Face, Predictor
 
 OVERLAP = 0.3  # least intersection over union of a face with itself a frame later
 PATIENCE = 1.0  # seconds that a face may be hidden and still be the same
+INERTIA = 0.2  # seconds over which a face's speed is averaged
 SMOOTHING = 0.25  # seconds: time constant of the filter, fitted on drawn sequences (chapter 9)
+MISSING = 1.0  # seconds that a video may end before its header says so
+TICKS = 90_000  # a second, in the videos that are written
+COVER = 0x400  # FFmpeg's mark of a still picture that belongs to a sound
+
+# FFmpeg's names for cameras, by system: the input format, and the camera of a number.
+CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
 
 
 @dataclass(frozen=True)
@@ -22,50 +34,104 @@ class Frame:
     """A frame of a video.
 
     Attributes:
-        number: from 0.
-        seconds: from the first frame, by the video's own time stamps.
-        pixels: uint8 (H, W, 3), RGB, upright.
+        number: from 0, of all frames of the video.
+        seconds: from the first frame, by the video's own time stamps; never less than a frame before.
+        length: of the whole video in seconds; 0 if unknown, as of a camera.
+        pixels: uint8 (H, W, 3), RGB, upright, with square pixels.
     """
 
     number: int
     seconds: float
+    length: float
     pixels: np.ndarray
 
 
-def read_video(path: Path | str, every: int = 1) -> Iterator[Frame]:
+Answer = tuple[Frame, list[tuple[int, Face]]]
+
+
+def read_video(source: Path | str | int, every: int = 1) -> Iterator[Frame]:
     """Decode a video frame by frame.
 
     Args:
-        path: a file, or what FFmpeg opens, such as a camera's device.
+        source: a file, or the number of a camera, from 0 (on Linux and macOS).
         every: so many frames on, the next one is given.
 
     Raises:
-        DataError: the package av is missing, or the file is missing, damaged or no video.
+        DataError: the package av is missing; there is no such file or camera; or it is no video. A damaged
+            video gives its frames up to the damage first.
     """
     try:
         import av
     except ImportError:
         raise DataError("videos need the package av", remedy='`pip install "fer-utils[video]"`') from None
+    given, seconds = 0, 0.0
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataError(
-                    "there is no video in this file", file=Path(path), remedy="give a video or pictures"
-                )
-            start = None
-            for number, frame in enumerate(container.decode(video=0)):
-                if start is None:
-                    start = frame.time or 0.0
-                if number % every == 0:
-                    # PyAV does not apply the rotation that phones note.
-                    turned = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-                    yield Frame(number, float((frame.time or 0.0) - start), np.ascontiguousarray(turned))
-    except av.error.FileNotFoundError:
-        raise DataError("there is no such file", file=Path(path), remedy="check the path") from None
+        with av.open(*_place(source)) as container:
+            stream = _pictures(container)
+            length = float((container.duration or 0) / av.time_base)
+            start, ended = None, 0.0
+            for packet in container.demux():
+                if packet.pts is not None and packet.time_base:
+                    ended = max(ended, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                for frame in packet.decode() if packet.stream is stream else ():
+                    if frame.is_corrupt:
+                        raise ValueError("a frame is cut off")
+                    time = given / (stream.guessed_rate or 25) if frame.time is None else frame.time
+                    start = time if start is None else start
+                    seconds = max(seconds, float(time - start))
+                    if given % every == 0:
+                        yield Frame(given, seconds, length, _upright(frame, stream))
+                    given += 1
+            if not given:
+                raise ValueError("it has no frame")
+            if ended - (container.start_time or 0) / av.time_base < length - MISSING:
+                raise ValueError(f"it should last {length:.1f} s")
+    except DataError:
+        raise
     except (av.error.FFmpegError, ValueError) as error:
-        raise DataError(
-            f"the video is damaged ({error})", file=Path(path), remedy="get the file again"
-        ) from None
+        reason = getattr(error, "strerror", None) or str(error)
+        problem, remedy = f"this is no video, or a damaged one ({reason})", "give a whole video"
+        if given:
+            problem = f"the video is damaged after {seconds:.1f} s, {given} frames ({reason})"
+            remedy = "get the file again"
+        elif isinstance(source, int):
+            problem = f"camera {source} gives no pictures ({reason})"
+            remedy = "check its number, and that no other program uses it"
+        elif not Path(source).is_file():
+            problem, remedy = f"the file cannot be read ({reason})", "check the path"
+        raise DataError(problem, file=None if isinstance(source, int) else source, remedy=remedy) from None
+
+
+def _place(source: Path | str | int) -> tuple[str, str | None, str | None]:
+    """What PyAV opens: name, mode and format."""
+    if not isinstance(source, int):
+        return str(source), "r", None
+    if sys.platform not in CAMERAS:
+        raise DataError("cameras can be read on Linux and macOS only", remedy="record a video first")
+    kind, name = CAMERAS[sys.platform]
+    return name.format(source), "r", kind
+
+
+def _pictures(container: Any) -> Any:
+    """The first stream of moving pictures: no cover of a song, and no text, which FFmpeg would draw."""
+    streams = () if container.format.name == "tty" else container.streams.video
+    for stream in streams:
+        if not stream.disposition & COVER:
+            return stream
+    raise DataError("there is no video in this file", file=container.name, remedy="give a video or pictures")
+
+
+def _upright(frame: Any, stream: Any) -> np.ndarray:
+    """The frame as it is meant to be seen, uint8 (H, W, 3): FFmpeg neither turns nor stretches it."""
+    aspect = stream.sample_aspect_ratio or 1
+    pixels = frame.to_ndarray(format="rgb24", width=round(frame.width * aspect))
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return pixels
+    (a, b), (c, d) = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].tolist()
+    if abs(b) > abs(a):  # columns become rows
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 @dataclass
@@ -73,16 +139,31 @@ class _Track:
     number: int
     face: Face
     seconds: float
-    smooth: np.ndarray
+    smooth: np.ndarray  # float (6,): averaged probabilities
+    speed: np.ndarray  # float (4,): of the box, pixels a second
+
+    def near(self, box: Box, seconds: float) -> float:
+        """Overlap with where the face was, or would be had it gone on as it went."""
+        ahead = np.array(self.face.box) + (seconds - self.seconds) * self.speed
+        return max(overlap(self.face.box, box), overlap(tuple(ahead), box))
+
+    def follow(self, face: Face, seconds: float, smoothing: float) -> None:
+        """Take what is seen of the face now."""
+        passed = seconds - self.seconds
+        if passed > 0:
+            speed = (np.array(face.box) - self.face.box) / passed
+            self.speed = self.speed + _weight(passed, INERTIA) * (speed - self.speed)
+        self.smooth = self.smooth + _weight(passed, smoothing) * (face.probabilities - self.smooth)
+        self.face, self.seconds = face, seconds
 
 
 @dataclass
 class Tracker:
     """Gives faces of successive frames a number, and smooths what is predicted of each.
 
-    A face continues the track that it overlaps most, and starts a new one where it overlaps none.
-    Probabilities are an exponential average over time: with a time constant τ, a frame Δt later counts
-    1 − exp(−Δt / τ).
+    A face continues the track that it overlaps most, where that was or would be now at its speed, and starts
+    a new one where it overlaps none. A face may be hidden for a second. Probabilities are an exponential
+    average over time: with a time constant τ, a frame Δt after the last one counts 1 − exp(−Δt / τ).
 
     Args:
         smoothing: time constant τ in seconds; 0 for none.
@@ -91,6 +172,7 @@ class Tracker:
     smoothing: float = SMOOTHING
     _tracks: list[_Track] = field(default_factory=list)
     _count: int = 0
+    _last: float = 0.0
 
     def update(self, faces: Iterable[Face], seconds: float) -> list[tuple[int, Face]]:
         """Take the faces of a frame.
@@ -100,43 +182,47 @@ class Tracker:
             seconds: time of the frame; not before the last one.
 
         Returns:
-            Number of the track and the face with smoothed probabilities, in the order given.
+            Number of the track, from 0, and the face with smoothed probabilities, in the order given.
         """
-        self._tracks = [track for track in self._tracks if seconds - track.seconds <= PATIENCE]
-        faces, result = list(faces), {}
+        # What was seen in the frame before is known, however long ago that was.
+        self._tracks = [t for t in self._tracks if t.seconds >= self._last or seconds - t.seconds <= PATIENCE]
+        self._last, faces = seconds, list(faces)
         pairs = [
-            (overlap(track.face.box, face.box), place, track)
+            (track.near(face.box, seconds), place, track)
             for place, face in enumerate(faces)
             for track in self._tracks
         ]
+        found: dict[int, _Track] = {}
         for shared, place, track in sorted(pairs, key=lambda pair: -pair[0]):
-            if (
-                shared >= OVERLAP
-                and place not in result
-                and all(track is not other for other in result.values())
-            ):
-                weight = 1.0 if not self.smoothing else 1 - np.exp((track.seconds - seconds) / self.smoothing)
-                track.smooth = track.smooth + weight * (faces[place].probabilities - track.smooth)
-                track.face, track.seconds = faces[place], seconds
-                result[place] = track
+            taken = place in found or any(track is other for other in found.values())
+            if shared >= OVERLAP and not taken:
+                track.follow(faces[place], seconds, self.smoothing)
+                found[place] = track
         for place, face in enumerate(faces):
-            if place not in result:
-                result[place] = _Track(self._count, face, seconds, face.probabilities.astype(float))
-                self._tracks.append(result[place])
+            if place not in found:
+                found[place] = _Track(
+                    self._count, face, seconds, face.probabilities.astype(float), np.zeros(4)
+                )
+                self._tracks.append(found[place])
                 self._count += 1
         return [
-            (result[place].number, replace(face, probabilities=result[place].smooth.astype(np.float32)))
+            (found[place].number, replace(face, probabilities=found[place].smooth.astype(np.float32)))
             for place, face in enumerate(faces)
         ]
 
 
 def predict_video(
-    path: Path | str, predictor: Predictor, *, every: int = 1, smoothing: float = SMOOTHING, **options: Any
-) -> Iterator[tuple[Frame, list[tuple[int, Face]]]]:
+    source: Path | str | int,
+    predictor: Predictor,
+    *,
+    every: int = 1,
+    smoothing: float = SMOOTHING,
+    **options: Any,
+) -> Iterator[Answer]:
     """Classify the faces of a video over time.
 
     Args:
-        path: for `read_video`.
+        source: for `read_video`.
         predictor: a network and a detector.
         every: look at every so many frames only.
         smoothing: for `Tracker`.
@@ -144,16 +230,65 @@ def predict_video(
 
     Returns:
         Each frame looked at, with its faces: number of the track, and the face with smoothed probabilities.
+
+    Raises:
+        DataError: see `read_video`; in a damaged video after the frames up to the damage.
     """
     tracker = Tracker(smoothing)
-    for frame in read_video(path, every):
-        yield frame, tracker.update(predictor.predict(frame.pixels, cropped=False, **options), frame.seconds)
+    for frame in read_video(source, every):
+        faces = predictor.predict(frame.pixels, source=str(source), cropped=False, **options)
+        yield frame, tracker.update(faces, frame.seconds)
 
 
-def overlap(first: tuple[float, ...], second: tuple[float, ...]) -> float:
-    """Intersection over union of two boxes (left, top, right, bottom), 0–1."""
-    wide = min(first[2], second[2]) - max(first[0], second[0])
-    high = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(wide, 0.0) * max(high, 0.0)
+def annotate_video(answers: Iterable[Answer], path: Path | str) -> Iterator[Answer]:
+    """Write a video with boxes and bars while passing on what `predict_video` gives.
+
+    The frames keep their times; there is no sound. What came before an error, or before the reader of the
+    answers stopped, is written; without a frame, no file is.
+
+    Args:
+        answers: from `predict_video`.
+        path: of an MP4 file, which is replaced at the end.
+
+    Raises:
+        DataError: `path` does not end in .mp4.
+    """
+    import av
+
+    path, answers, stopped = Path(path), iter(answers), None
+    if path.suffix.lower() != ".mp4":
+        raise DataError("annotated videos are MP4", file=path, remedy="give a name that ends in .mp4")
+    if (first := next(answers, None)) is None:
+        return
+    height, width = (side + side % 2 for side in first[0].pixels.shape[:2])  # H.264 has even sides
+    with atomic_path(path) as aside, av.open(str(aside), "w", format="mp4") as container:
+        # Without frames that look ahead: at an uneven rate, MP4 would note too short a length.
+        stream = container.add_stream("h264", rate=30, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base, before = Fraction(1, TICKS), -1
+        try:
+            for frame, tracks in chain([first], answers):
+                numbers = [number for number, _ in tracks]
+                drawn = annotate(frame.pixels, [face for _, face in tracks], numbers)
+                picture = av.VideoFrame.from_ndarray(drawn, format="rgb24").reformat(width, height)
+                before = picture.pts = max(before + 1, round(frame.seconds * TICKS))
+                picture.time_base = Fraction(1, TICKS)
+                container.mux(stream.encode(picture))
+                yield frame, tracks
+        except BaseException as error:
+            stopped = error
+        container.mux(stream.encode(None))
+    if stopped:
+        raise stopped
+
+
+def overlap(first: Box, second: Box) -> float:
+    """Intersection over union of two boxes, 0–1."""
+    shared = shared_area(first, second)
     whole = sum((b[2] - b[0]) * (b[3] - b[1]) for b in (first, second)) - shared
     return shared / whole if whole > 0 else 0.0
+
+
+def _weight(passed: float, constant: float) -> float:
+    """Share of what is new in an exponential average; all of it without a time constant."""
+    return float(-np.expm1(-passed / constant)) if constant > 0 else 1.0
