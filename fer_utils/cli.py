@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from fer_utils import cli_predict
 
 # Torch and Lightning take seconds to import, so each command imports what it needs.
 
@@ -20,7 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser.parse_args(arguments)
     options.words = [*getattr(options, "words", ()), *rest]
     try:
-        return options.run(options) or 0
+        code = options.run(options) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ModuleNotFoundError, ValueError, OSError) as error:
         hint = '; run `pip install "fer-utils[train]"`' if isinstance(error, ModuleNotFoundError) else ""
         print(f"fer {options.command}: {' '.join(str(error).split())}{hint}", file=sys.stderr)
@@ -109,28 +117,20 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"written to {space.results / options.name}.json")
 
 
-def _predict(options: argparse.Namespace) -> None:
-    import pandas as pd
-
-    from fer_utils.datasets.base import read_grey
-    from fer_utils.emotions import CLASSES
-    from fer_utils.evaluation import predict
-    from fer_utils.faces import FaceDetector, face_image
-    from fer_utils.weights import load_model
-
-    model, detector, rows = load_model(options.network), FaceDetector(), []
-    for path in options.images:
-        image, faces = face_image(read_grey(path, upright=True), detector)
-        probabilities = predict(model, image[None])[0]
-        emotion, face = CLASSES[probabilities.argmax()], "found" if faces else "centre crop"
-        rows.append([path, face, emotion, *probabilities.round(3)])
-    print(pd.DataFrame(rows, columns=["file", "face", "emotion", *CLASSES]).to_string(index=False))
-
-
 def _export(options: argparse.Namespace) -> None:
     faces = _workspace(options).faces()
-    faces.export_folder(options.out)
-    print(f"{len(faces):,} faces are exported to {options.out}")
+    if options.what == "faces":
+        faces.export_folder(options.out)
+        print(f"{len(faces):,} faces are exported to {options.out}")
+        return
+    from fer_utils.export import export_detector, export_network
+    from fer_utils.weights import load_model
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    export_detector(options.out)
+    for network in options.network or ("easynet", "facenet"):
+        model, path = load_model(network), options.out / f"{Path(network).stem}.onnx"
+        print(f"{path}: calibrated on validation, temperature {export_network(model, faces, path):.3f}")
 
 
 def _workspace(options: argparse.Namespace) -> Any:
@@ -165,11 +165,15 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("evaluate", _evaluate, "score a run and write its results file")
     sub.add_argument("name", help="of the run")
     sub.add_argument("--test", action="store_true", help="read the test split too: once, when all is chosen")
-    sub = command("predict", _predict, "classify the largest face of each image")
-    sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    sub.add_argument("--network", default="facenet", help="easynet, facenet, or a safetensors file")
-    sub = command("export", _export, "write the merged faces as a folder of images")
+    cli_predict.add_arguments(
+        command("predict", cli_predict.run, "find and classify the faces of pictures and videos")
+    )
+    sub = command("export", _export, "write merged faces as folders, or networks as ONNX for `fer predict`")
+    sub.add_argument("what", choices=("faces", "onnx"))
     sub.add_argument("out", type=Path, metavar="FOLDER")
+    sub.add_argument(
+        "--network", nargs="+", metavar="NAME|FILE", help="published, or a run's model.safetensors"
+    )
     sub = command("demo", _demo, "draw the demo faces and merge them")
     sub.add_argument("--again", action="store_true", help="even if they are there already")
     return parser

@@ -37,13 +37,16 @@ class Detector:
     def __init__(self, threads: int = 0) -> None:
         self._networks = [session(NETWORKS / f"mtcnn-{stage}.onnx", threads) for stage in "pro"]
 
-    def detect(self, picture: np.ndarray, min_face: float | None = None) -> np.ndarray:
+    def detect(
+        self, picture: np.ndarray, min_face: float | None = None, min_confidence: float = 0.9
+    ) -> np.ndarray:
         """Find all faces of a picture.
 
         Args:
             picture: uint8 (H, W) grey or (H, W, 3) RGB, 0–255.
             min_face: least height of a face in pixels; by default 20, and 1 % of the longer side of a
                 picture that is larger than 2,000 pixels.
+            min_confidence: least probability of a face, 0–1.
 
         Returns:
             float32 (N, 5): left, top, right, bottom in pixels of the picture, and the probability of a face,
@@ -55,6 +58,7 @@ class Detector:
         boxes = self._propose(sums, least)
         boxes = self._refine(sums, boxes)
         boxes = self._output(sums, boxes)
+        boxes = boxes[boxes[:, 4] >= min_confidence]
         boxes[:, :4] *= step
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         return boxes[np.argsort(-area, kind="stable")].astype(np.float32)

@@ -16,6 +16,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
+from fer_utils.calibration import fit_temperature
+from fer_utils.datasets.faceset import FaceSet
+from fer_utils.evaluation import predict
 from fer_utils.files import atomic_path
 
 OPSET = 20
@@ -41,6 +44,25 @@ class _Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         scaled = images if len(self.matrix) == SIDE else (self.matrix @ images @ self.matrix.T).clamp(0, 1)
         return self.network(scaled)
+
+
+def export_network(model: nn.Module, faces: FaceSet, path: Path) -> float:
+    """Write a network in single precision, and beside it, as ``NAME-int8.onnx``, in 8 bits.
+
+    Args:
+        model: gives logits (B, 6) for float32 images (B, 1, 64, 64) of 0–1.
+        faces: validation gives the temperature, 512 training faces the ranges of activations.
+        path: ends in ``.onnx``.
+
+    Returns:
+        The temperature.
+    """
+    validation, training = faces.split("validation"), faces.split("train")
+    temperature = fit_temperature(validation.labels, predict(model, validation))
+    export_onnx(model, path, temperature)
+    rows = np.random.default_rng(0).permutation(len(training))[:512]
+    export_int8(path, training.take(rows), path.with_stem(f"{path.stem}-int8"))
+    return temperature
 
 
 def export_onnx(model: nn.Module, path: Path, temperature: float = 1.0) -> None:

@@ -1,44 +1,13 @@
-"""From frames to faces: MTCNN detection (Zhang et al. 2016), square crops, resizing with antialiasing."""
+"""From frames to faces: square crops around MTCNN's boxes, resizing with antialiasing."""
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
-import torch
-from facenet_pytorch import MTCNN
-from PIL import Image
-from torch.nn import functional as F
+
+from fer_utils.detector import SMALLEST, Detector
 
 Box = tuple[float, float, float, float]
-# Frames are scaled down to this longer side for detection; boxes are given in the frame's own pixels.
-DETECTION_SIDE = 320
-THRESHOLD = 0.9  # least confidence of MTCNN's last stage
-SMALLEST_FACE = 24  # pixels of the scaled frame; smaller ones are not looked for
-
-
-class FaceDetector:
-    """Detects faces with facenet-pytorch's MTCNN, whose weights come with that package."""
-
-    @cached_property
-    def _mtcnn(self) -> MTCNN:
-        return MTCNN(keep_all=True, min_face_size=SMALLEST_FACE)
-
-    def boxes(self, frame: np.ndarray) -> list[Box]:
-        """Faces of a grey frame, uint8 (H, W): (left, top, right, bottom) in pixels, the largest first."""
-        scale = max(1.0, max(frame.shape) / DETECTION_SIDE)
-        image = Image.fromarray(frame)
-        if scale > 1:
-            size = round(image.width / scale), round(image.height / scale)
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        if min(image.size) < SMALLEST_FACE:  # MTCNN stops with an error of its own
-            return []
-        with torch.inference_mode():
-            boxes, confidence = self._mtcnn.detect(image.convert("RGB"))
-        if boxes is None:
-            return []
-        kept = [tuple((scale * b).tolist()) for b in boxes.astype(float)[confidence >= THRESHOLD]]
-        return sorted(kept, key=lambda b: -(b[2] - b[0]) * (b[3] - b[1]))
+LARGE_FACE = 1 / 13  # of a frame's longer side: portraits of a laboratory have no smaller face
 
 
 def crop_square(frame: np.ndarray, box: Box) -> np.ndarray:
@@ -66,13 +35,16 @@ def resize(images: np.ndarray, size: int = 64) -> np.ndarray:
     """Resize square images, uint8 (N, S, S), to (N, size, size): bicubic, with antialiasing."""
     if images.shape[1:] == (size, size):
         return images
+    import torch  # predicting does without it
+    from torch.nn import functional as F
+
     floats = torch.from_numpy(np.array(images)).unsqueeze(1).float()
     scaled = F.interpolate(floats, (size, size), mode="bicubic", antialias=True, align_corners=False)
     return scaled.round().clamp(0, 255).squeeze(1).byte().numpy()
 
 
-def face_image(frame: np.ndarray, detector: FaceDetector, size: int = 64) -> tuple[np.ndarray, int]:
+def face_image(frame: np.ndarray, detector: Detector, size: int = 64) -> tuple[np.ndarray, int]:
     """The largest face of a frame, uint8 (size, size), or its centred square, and the number of faces."""
-    boxes = detector.boxes(frame)
-    square = crop_square(frame, boxes[0]) if boxes else centre_square(frame)
-    return resize(square[None], size)[0], len(boxes)
+    found = detector.detect(frame, max(SMALLEST, LARGE_FACE * max(frame.shape)))
+    square = crop_square(frame, found[0, :4].tolist()) if len(found) else centre_square(frame)
+    return resize(square[None], size)[0], len(found)

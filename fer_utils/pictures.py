@@ -16,6 +16,9 @@ WHITE_IS_ZERO = 262, 0  # TIFF's tag PhotometricInterpretation, and its value fo
 # Names of files that are looked for in folders.
 _NAMES = "png jpg jpeg jpe webp tif tiff gif bmp ppm pgm heic heif avif"
 FORMATS = frozenset(f".{name}" for name in _NAMES.split())
+VIDEOS = frozenset(
+    f".{name}" for name in ["mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "wmv", "3gp"]
+)
 
 
 def read_picture(picture: Any) -> np.ndarray:
@@ -52,12 +55,7 @@ def read_picture(picture: Any) -> np.ndarray:
         raise DataError("this is no picture that can be read", file=file, remedy=_remedy(file)) from None
     except FileNotFoundError:
         raise DataError("there is no such file", file=file, remedy="check the path") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-    ) as error:  # what Pillow's decoders raise on damaged files
+    except Exception as error:  # on damaged files, Pillow's decoders raise whatever their parsers meet
         raise DataError(f"the picture is damaged ({error})", file=file, remedy="get the file again") from None
 
 
@@ -71,13 +69,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image, np.float64)
         values = 65535 - values if inverted else values
-        top = (
-            1
-            if image.mode == "F" and values.max(initial=0) <= 1
-            else 255
-            if values.max(initial=0) <= 255
-            else 65535
-        )
+        top = 65535 if values.max() > 255 else 255
         grey = (values.clip(0, top) * (255 / top)).round().astype(np.uint8)
         return np.repeat(grey[..., None], 3, 2)
     if "A" in image.mode or "transparency" in image.info:
@@ -110,6 +102,8 @@ def _register_heif() -> None:
 
 
 def _remedy(file: Path | None) -> str:
+    if file is not None and file.suffix.lower() in VIDEOS:
+        return "this is the name of a video; `fer predict` reads those, and `fer_utils.video.predict_video`"
     if file is not None and file.suffix.lower() in (".heic", ".heif"):
         return "`pip install pillow-heif`, or convert it to JPEG"
     return "give a picture: PNG, JPEG, WebP, TIFF, GIF, BMP or AVIF"

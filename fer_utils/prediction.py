@@ -14,11 +14,12 @@ from PIL import Image
 from fer_utils.detector import NETWORKS, Detector, session
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
+from fer_utils.faces import Box, crop_square
 from fer_utils.pictures import read_picture
 
 SIDE = 64  # pixels of the crop that a network sees
 CROPPED_SIDE = 96  # a picture of at most so many pixels a side is a face crop
-FILLED = 0.8  # of a picture's shorter side: a face this large fills the picture, which is cropped already
+FILLED = 0.8  # of a picture's longer side: a face this high fills the picture, which is cropped already
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class Face:
     Attributes:
         source: the file, or the place in the list of pictures.
         box: left, top, right, bottom in pixels of the upright picture.
-        confidence: of the detector that this is a face, 0–1; missing (NaN) where a crop was taken as it is.
+        confidence: of the detector that this is a face, 0–1; none where a small crop was taken as it is.
         probabilities: float32 (6,), of `CLASSES`, calibrated on FER2013; they sum to 1.
         crop: uint8 (64, 64), grey: what the network saw.
     """
 
     source: str
-    box: tuple[float, float, float, float]
-    confidence: float
+    box: Box
+    confidence: float | None
     probabilities: np.ndarray
     crop: np.ndarray
 
@@ -48,12 +49,8 @@ class Face:
         """Plain values for a line of a table."""
         box = dict(zip(("left", "top", "right", "bottom"), (round(v, 1) for v in self.box), strict=True))
         chances = {c: round(float(p), 4) for c, p in zip(CLASSES, self.probabilities, strict=True)}
-        return (
-            {"file": self.source}
-            | box
-            | {"confidence": round(self.confidence, 3), "emotion": self.emotion}
-            | chances
-        )
+        confidence = None if self.confidence is None else round(self.confidence, 3)
+        return {"file": self.source, **box, "confidence": confidence, "emotion": self.emotion, **chances}
 
 
 class Faces(list[Face]):
@@ -76,7 +73,7 @@ class Predictor:
     """
 
     def __init__(self, network: str | Path = "facenet", threads: int = 0) -> None:
-        known = {path.stem: path for path in sorted(NETWORKS.glob("*net*.onnx"))}
+        known = {path.stem: path for path in sorted(NETWORKS.glob("*net*.onnx"), key=lambda p: p.stem)}
         path = known.get(str(network), Path(network))
         if not path.is_file():
             remedy = f"name one of {', '.join(known)}, or a file that `fer export onnx` wrote"
@@ -94,12 +91,12 @@ class Predictor:
         Returns:
             float32 (N, 6), calibrated; rows sum to 1.
         """
-        logits = [np.empty((0, len(CLASSES)), np.float32)]
+        logits = []
         for start in range(0, len(crops), 64):
             images = crops[start : start + 64, None].astype(np.float32) / 255
             logits += self._network.run(None, {"images": images})
         scaled = np.concatenate(logits) / self._temperature
-        powers = np.exp(scaled - scaled.max(1, keepdims=True, initial=-np.inf))
+        powers = np.exp(scaled - scaled.max(1, keepdims=True))
         return powers / powers.sum(1, keepdims=True)
 
     def predict(
@@ -128,22 +125,16 @@ class Predictor:
         """
         pixels = read_picture(picture)
         height, width = pixels.shape[:2]
-        if cropped is None and max(height, width) <= CROPPED_SIDE:
-            cropped = True
-        found = np.empty((0, 5)) if cropped else self._detector.detect(pixels, min_face)
-        found = found[found[:, 4] >= min_confidence][: 1 if largest else None]
-        if cropped is None and len(found) == 1 and found[0, 3] - found[0, 1] >= FILLED * min(height, width):
-            cropped = True
-        if cropped:
-            confidence = float(found[0, 4]) if len(found) else float("nan")
-            found = np.array([[0, 0, width, height, confidence]])
+        whole = cropped or (cropped is None and max(height, width) <= CROPPED_SIDE)
+        found = np.empty((0, 5)) if whole else self._detector.detect(pixels, min_face, min_confidence)
+        found = found[: 1 if largest else None].astype(float)
+        boxes, scores = [tuple(box) for box in found[:, :4].tolist()], found[:, 4].tolist()
+        filled = len(found) == 1 and boxes[0][3] - boxes[0][1] >= FILLED * max(height, width)
+        if whole or (cropped is None and filled):
+            boxes, scores = [(0.0, 0.0, float(width), float(height))], scores or [None]
         grey = np.asarray(Image.fromarray(pixels).convert("L"))
-        crops = (
-            np.stack([crop_face(grey, box[:4]) for box in found]) if len(found) else np.empty((0, SIDE, SIDE))
-        )
-        answers = self.probabilities(crops)
-        boxes = [tuple(float(v) for v in box[:4]) for box in found]
-        scores = [float(box[4]) for box in found]
+        crops = [crop_face(grey, box) for box in boxes]
+        answers = self.probabilities(np.stack(crops)) if crops else ()
         return Faces(Face(source, *parts) for parts in zip(boxes, scores, answers, crops, strict=True))
 
 
@@ -173,21 +164,16 @@ def _predictor(network: str) -> Predictor:
     return Predictor(network)
 
 
-def crop_face(grey: np.ndarray, box: np.ndarray) -> np.ndarray:
+def crop_face(grey: np.ndarray, box: Box) -> np.ndarray:
     """Cut a face out as FER2013 frames it: the square about the box, scaled with antialiasing.
 
     Args:
         grey: uint8 (H, W).
-        box: float (4,): left, top, right, bottom; may reach beyond the picture, whose edge is repeated there.
+        box: left, top, right, bottom; may reach beyond the picture, whose edge is repeated there.
 
     Returns:
         uint8 (64, 64).
     """
-    left, top, right, bottom = (float(v) for v in box)
-    side = max(1, round(max(right - left, bottom - top)))
-    x, y = round((left + right - side) / 2), round((top + bottom - side) / 2)
-    rows = np.clip(np.arange(y, y + side), 0, grey.shape[0] - 1)
-    columns = np.clip(np.arange(x, x + side), 0, grey.shape[1] - 1)
-    square = Image.fromarray(grey[np.ix_(rows, columns)].astype(np.float32))
+    square = Image.fromarray(crop_square(grey, box).astype(np.float32))
     scaled = square.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     return np.asarray(scaled).round().clip(0, 255).astype(np.uint8)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fer_utils.emotions import FOLDER_NAMES
 from fer_utils.errors import DataError
@@ -19,15 +19,12 @@ SPLITS = ("train", "validation", "test")
 MEND = "download it again, or mend or delete what is wrong"
 
 
-def read_grey(path: Path, *, upright: bool = False) -> np.ndarray:
-    """Decode an image file to grey, uint8 (H, W), 0–255; colour by ITU-R 601-2 luma (Pillow's ``L``).
-
-    With `upright`, turn it as its EXIF note on orientation says, which phones leave to the viewer.
-    """
+def read_grey(path: Path) -> np.ndarray:
+    """Decode an image file to grey, uint8 (H, W), 0–255; colour by ITU-R 601-2 luma (Pillow's ``L``)."""
     try:
         with Image.open(path) as image:
             deep = image.mode.startswith(("I", "F"))
-            grey = np.asarray((ImageOps.exif_transpose(image) if upright else image).convert("L"))
+            grey = np.asarray(image.convert("L"))
     except Exception as error:  # on damaged files, Pillow's decoders raise whatever their parsers meet
         problem = f"the image cannot be decoded ({error})"
         raise DataError(problem, file=path, remedy=MEND) from error

@@ -16,9 +16,10 @@ from tqdm import tqdm
 import fer_utils
 from fer_utils.datasets.base import SPLITS, FaceSource
 from fer_utils.datasets.faceset import COLUMNS, FORMAT, FaceSet, new_folder
+from fer_utils.detector import Detector
 from fer_utils.emotions import CLASSES, DisgustRule, to_labels
 from fer_utils.errors import DataError
-from fer_utils.faces import FaceDetector, centre_square, face_image, resize
+from fer_utils.faces import centre_square, face_image, resize
 from fer_utils.files import sha256, write_json
 
 SIZE = 64  # side of the faces in pixels
@@ -30,7 +31,7 @@ def merge(
     *,
     disgust: DisgustRule = "drop",
     seed: int = 0,
-    detector: FaceDetector | None = None,
+    detector: Detector | None = None,
     progress: bool = True,
 ) -> FaceSet:
     """Merge data sets to one set of square grey faces with six classes; same input, same bytes.
@@ -46,7 +47,7 @@ def merge(
     Raises:
         DataError: no image is left, too few subjects, a damaged image, or `out` holds something else.
     """
-    out, detector = Path(out), detector or FaceDetector()
+    out, detector = Path(out), detector or Detector()
     tables = [_six_classes(source, disgust, seed) for source in sources]
     if not (total := sum(map(len, tables))):
         remedy = "`fer data` shows what is there and where to get the rest"
@@ -126,7 +127,7 @@ def _six_classes(source: FaceSource, disgust: DisgustRule, seed: int) -> pd.Data
 
 
 def _write(
-    source: FaceSource, table: pd.DataFrame, rows: Iterable[int], faces: np.ndarray, detector: FaceDetector
+    source: FaceSource, table: pd.DataFrame, rows: Iterable[int], faces: np.ndarray, detector: Detector
 ) -> dict[str, Any]:
     """Crop, resize and write the images of a table, add their hashes to it, and describe the cropping."""
     hashes, constant, counts = [], [], np.zeros(len(table), int)

@@ -15,18 +15,18 @@ from fer_utils.datasets.base import FaceSource, read_grey
 from fer_utils.datasets.merge import merge
 from fer_utils.demo.drawn_face import NEUTRAL, PROTOTYPES, ActionUnits, Identity, View, draw_face
 from fer_utils.demo.layouts import demo_faces, write_demo
+from fer_utils.detector import Detector
 from fer_utils.emotions import EMOTIONS
-from fer_utils.faces import FaceDetector
 from fer_utils.files import sha256
 
 ROWS = 400
 
 
-class NoDetector(FaceDetector):
+class NoDetector(Detector):
     """Finds nothing, at once: what is tested with it does not depend on the crop."""
 
-    def boxes(self, frame: np.ndarray) -> list:
-        return []
+    def detect(self, picture: np.ndarray, *given: float) -> np.ndarray:
+        return np.empty((0, 5))
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +114,10 @@ def test_every_split_of_every_source_has_every_class(sources, tmp_path):
 
 
 def test_mtcnn_finds_the_large_faces(sources):
-    detector = FaceDetector()
+    detector = Detector(threads=1)
     for name in ("ckplus", "jaffe"):
         images = [sources[name].images[i] for i in range(0, len(sources[name]), 12)]
-        found = [len(detector.boxes(image)) for image in images]
+        found = [len(detector.detect(image, 48)) for image in images]
         assert np.mean([count == 1 for count in found]) >= 0.8, name
 
 

@@ -18,8 +18,8 @@ from torchvision.datasets import fer2013 as theirs
 from fer_utils.augment import Augment
 from fer_utils.datasets import read_sources
 from fer_utils.demo.layouts import demo_faces
+from fer_utils.detector import Detector
 from fer_utils.experiment import Workspace, workspace
-from fer_utils.faces import FaceDetector
 from fer_utils.models import EasyNet
 from fer_utils.weights import load_model
 from reading_faces.study.store import write_report
@@ -49,9 +49,9 @@ def speed(space: Workspace) -> dict[str, Any]:
             timed = milliseconds(lambda m=model, b=batch: m(b), threads, images)
             about["milliseconds"].append({"batch": images} | timed)
         networks.append(about)
-    frame, detector = np.full((480, 640), 128, np.uint8), FaceDetector()
+    frame, detector = np.full((480, 640), 128, np.uint8), Detector()
     frame[140:340, 220:420] = demo_faces(["happy"], seed=0, size=200)[0]
-    timed = {"frame": frame.shape} | milliseconds(lambda: detector.boxes(frame))
+    timed = {"frame": frame.shape} | milliseconds(lambda: detector.detect(frame))
     return {"networks": networks, "detector": timed}
 
 
