@@ -130,8 +130,9 @@ def test_merging_twice_gives_identical_bytes(tmp_path):
 
 def test_frames_are_cropped_to_the_largest_face_or_to_their_centre(tmp_path):
     class Detector:
-        def boxes(self, frame):
-            return [(10.0, 20.0, 30.0, 40.0), (0.0, 0.0, 5.0, 5.0)] if frame[0, 0] else []
+        def detect(self, frame, min_face):
+            found = [(10.0, 20.0, 30.0, 40.0, 1.0), (0.0, 0.0, 5.0, 5.0, 1.0)] if frame[0, 0] else []
+            return np.array(found).reshape(-1, 5)
 
     frames = np.zeros((60, 50, 80), np.uint8)
     frames[::2, 0, 0] = 1  # the detector finds faces in every other frame
