@@ -13,6 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,35 +32,29 @@ COLUMNS = ("file", "left", "top", "right", "bottom", "confidence", "emotion", *C
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `run` reads."""
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="pictures, folders, patterns or videos")
-    parser.add_argument("--network", default="facenet", help="facenet, easynet, their -int8, or an ONNX file")
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="PATH", help="pictures, folders, patterns or videos")
+    add("--network", default="facenet", help="facenet, easynet, their -int8, or an ONNX file")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--all", action="store_true", help="all faces of a picture (default)")
     which.add_argument("--largest", action="store_true", help="only the largest face of a picture")
-    parser.add_argument("--cropped", action="store_true", help="pictures are face crops: detect nothing")
-    parser.add_argument(
-        "--min-confidence", type=float, default=0.9, metavar="P", help="of the detector, 0 to 1"
-    )
-    parser.add_argument(
-        "--min-face", type=float, metavar="PIXELS", help="height of the smallest face (default: 20)"
-    )
+    add("--cropped", action="store_true", help="pictures are face crops: detect nothing")
+    add("--min-confidence", type=float, default=0.9, metavar="P", help="of the detector, 0 to 1")
+    add("--min-face", type=float, metavar="PIXELS", help="height of the smallest face (default: 20)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print comma-separated values")
     form.add_argument("--jsonl", action="store_true", help="print one JSON object a face")
-    parser.add_argument(
-        "--annotate", type=Path, metavar="FOLDER", help="write pictures with boxes and bars there"
-    )
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video, every Nth frame only")
-    parser.add_argument(
-        "--camera", metavar="DEVICE", help="watch a camera, e.g. /dev/video0; stop with Ctrl-C"
-    )
+    add("--annotate", type=Path, metavar="FOLDER", help="write pictures with boxes and bars there")
+    add("--every", type=int, default=1, metavar="N", help="of a video, every Nth frame only")
+    add("--camera", metavar="DEVICE", help="watch a camera, by number or device; stop with Ctrl-C")
 
 
 def run(options: argparse.Namespace) -> int:
     """Predict and print. Returns 1 if a file could not be used, which stderr names, and else 0."""
     if not options.paths and not options.camera:
         raise ValueError("name pictures, folders or videos, or a --camera")
-    if not 0 <= options.min_confidence <= 1 or options.every < 1 or (options.min_face or 1) <= 0:
+    smallest = 1 if options.min_face is None else options.min_face
+    if not 0 <= options.min_confidence <= 1 or options.every < 1 or smallest <= 0:
         raise ValueError("--min-confidence is 0 to 1, --every at least 1, --min-face above 0")
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # whatever the locale, any file name
@@ -69,7 +64,8 @@ def run(options: argparse.Namespace) -> int:
     targets = annotated(options.annotate, files) if options.annotate else {}
     printer = _Printer(options, seconds=bool(videos or options.camera))
     for failure in failures:
-        printer.fail(failure)
+        with printer.failures():
+            raise failure
     # One picture is computed on all cores, several are computed side by side.
     workers = min(len(pictures), os.cpu_count() or 1)
     predictor = Predictor(options.network, threads=1 if workers > 1 else 0)
@@ -84,22 +80,19 @@ def run(options: argparse.Namespace) -> int:
         return faces
 
     for file, answer in in_order(work, pictures, workers):
-        printer.tick()
-        try:
-            printer.picture(file, answer.result())
-        except (DataError, OSError) as error:
-            printer.fail(error)
+        with printer.failures():
+            faces = answer.result()
+            for face in faces or [None]:
+                printer.face(str(file), face)
     for video in [*videos, *filter(None, [options.camera])]:
-        try:
+        with printer.failures():
             frames = predict_video(video, predictor, every=options.every, **how)
             if video in targets:
                 frames = annotate_video(frames, targets[video])
-            for frame, faces in frames:
-                printer.tick()
-                for track, face in faces:
+            for frame, tracks in frames:
+                for track, face in tracks:
                     printer.face(str(video), face, seconds=round(frame.seconds, 3), track=track)
-        except (DataError, OSError) as error:
-            printer.fail(error)
+                printer.tick()
     return int(printer.failed)
 
 
@@ -172,10 +165,6 @@ class _Printer:
             names = " ".join(f"{name:>8s}" for name in CLASSES)
             print(f"{'emotion':8s} {names}  file and box")
 
-    def picture(self, file: Path, faces: Faces) -> None:
-        for face in faces or [None]:
-            self.face(str(file), face)
-
     def face(self, source: str, face: Face | None, **more: Any) -> None:
         row = dict.fromkeys(self.columns) | ({} if face is None else face.row()) | {"file": source} | more
         if self.options.csv:
@@ -196,6 +185,14 @@ class _Printer:
             rate = self.count / (time.monotonic() - self.start)
             print(f"\r{self.count} done, {rate:.1f} a second ", end="", file=sys.stderr, flush=True)
 
-    def fail(self, error: Exception) -> None:
-        self.failed = True
-        print(f"fer predict: {' '.join(str(error).split())}", file=sys.stderr)
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """One file that cannot be used is a line on stderr; the others go on."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except (DataError, OSError) as error:
+            self.failed = True
+            print(f"fer predict: {' '.join(str(error).split())}", file=sys.stderr)
+        self.tick()
