@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from PIL import Image
 
 NETWORKS = Path(__file__).parent / "weights_data"
 THRESHOLDS = 0.6, 0.7, 0.7  # least face probability after each network
@@ -53,9 +54,9 @@ class Detector:
             0–1; the largest face first.
         """
         step = 1 if min_face else max(1, max(picture.shape[:2]) // LARGEST_SIDE)
-        pixels = _reduce(picture if picture.ndim == 3 else picture[..., None], step)
-        sums, least = _Sums(pixels), min_face or SMALLEST
-        boxes = self._propose(sums, least)
+        pixels = np.asarray(Image.fromarray(picture).reduce(step)) if step > 1 else picture
+        sums = _Sums(pixels if pixels.ndim == 3 else pixels[..., None])
+        boxes = self._propose(sums, min_face or SMALLEST)
         boxes = self._refine(sums, boxes)
         boxes = self._output(sums, boxes)
         boxes = boxes[boxes[:, 4] >= min_confidence]
@@ -195,12 +196,3 @@ def _squares(boxes: np.ndarray) -> np.ndarray:
     side = size.max(1, keepdims=True)
     corner = boxes[:, :2] + (size - side) / 2
     return np.hstack([corner, corner + side, boxes[:, 4:]])
-
-
-def _reduce(pixels: np.ndarray, step: int) -> np.ndarray:
-    """Average blocks of step × step pixels; what is left over at the edges is dropped."""
-    if step == 1:
-        return pixels
-    height, width = (side // step for side in pixels.shape[:2])
-    blocks = pixels[: height * step, : width * step].reshape(height, step, width, step, -1)
-    return blocks.mean((1, 3), dtype=np.float32).round().astype(np.uint8)
