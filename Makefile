@@ -13,7 +13,7 @@ READY   := $(VENV)/.ready
 PACKAGES := .[train,video,book,test]
 
 CHAPTERS := $(sort $(wildcard notebooks/*.ipynb))
-LIBRARY  := $(shell find fer_utils book/reading_faces -name '*.py' -o -name '*.safetensors')
+LIBRARY  := $(shell find fer_utils book/reading_faces -name '*.py' -o -name '*.safetensors' -o -name '*.onnx')
 RESULTS  := $(shell find book/results book/anchors.csv -type f)
 PAGES    := $(shell find book -maxdepth 1 -type f) $(shell find book/static book/images -type f) _config.yml _toc.yml
 OUT      := build/$(PROFILE)
@@ -60,7 +60,7 @@ book: $(READY)  ## run the chapters (PROFILE=demo or full) and build the HTML
 # Drawn faces follow the code that draws and merges them. Real ones are merged here only if nobody has yet: they
 # may have been merged with options of their own, and runs belong to the set that they were trained on.
 ifeq ($(PROFILE),demo)
-$(FACESET): $(READY) $(shell find fer_utils/datasets fer_utils/demo fer_utils/faces.py -name '*.py')
+$(FACESET): $(READY) $(shell find fer_utils/datasets fer_utils/demo fer_utils/faces.py fer_utils/detector.py -name '*.py')
 	@$(BIN)/fer demo --again
 else
 $(FACESET): | $(READY)
