@@ -149,6 +149,7 @@ def test_figures_have_alternative_texts(document):
         assert len(text) > 10 and not re.search(r"\.(png|svg)$|_images|^<Figure", text), str(image)[:200]
 
 
+@pytest.mark.timeout(1500)  # every page in every scheme; other work may go on beside
 def test_pages_suit_every_reader():
     """In Chromium, light and dark: nothing that axe-core calls serious, no table that scrolls sideways."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
