@@ -16,6 +16,9 @@ CHAPTERS := $(sort $(wildcard notebooks/*.ipynb))
 LIBRARY  := $(shell find fer_utils book/reading_faces -name '*.py' -o -name '*.safetensors' -o -name '*.onnx')
 RESULTS  := $(shell find book/results book/anchors.csv -type f)
 PAGES    := $(shell find book -maxdepth 1 -type f) $(shell find book/static book/images -type f) _config.yml _toc.yml
+TRY      := $(shell find book/try -type f) $(wildcard fer_utils/weights_data/*.onnx)
+# What the page "Try it" runs on, from npm.
+RUNTIME  := build/onnxruntime-web.tgz
 OUT      := build/$(PROFILE)
 LOG      := $(OUT)/log
 FACESET  := $(or $(FER_BUILD),build)/$(PROFILE)/faceset/manifest.json
@@ -75,9 +78,14 @@ $(OUT)/run/notebooks/%.ipynb: notebooks/%.ipynb $(FACESET) $(LIBRARY) $(RESULTS)
 	$(call logged,$(LOG)/$*.log,$(BIN)/papermill $< $@ --parameters PROFILE $(PROFILE) --kernel python3 --cwd notebooks --no-progress-bar $(LIMIT)); \
 	echo "chapter $*: $$((SECONDS - start)) s"
 
-$(HTML): $(RUN) $(PAGES)
+# Without a network, the file stays missing: the page says so, and the next `make book` tries again.
+$(RUNTIME): book/try/build.py | $(READY)
+	@$(BIN)/python $< fetch $@
+
+$(HTML): $(RUN) $(PAGES) $(TRY) $(RUNTIME)
 	@rm -rf $(OUT)/site
 	@$(BIN)/python book/stage.py site $(OUT)/run $(OUT)/site
+	@$(BIN)/python book/try/build.py page $(RUNTIME) $(OUT)/site/book/extra/try
 	@$(call logged,$(LOG)/pages.log,$(BIN)/jupyter-book build $(OUT)/site --builder html -nW --keep-going --quiet && test -s $(OUT)/site/_build/html/index.html)
 	@rm -rf $(OUT)/html && mv $(OUT)/site/_build/html $(OUT)/html
 

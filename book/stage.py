@@ -73,7 +73,7 @@ def site(run: Path, folder: Path) -> None:
     shutil.copytree(
         ROOT / "book",
         folder / "book",
-        ignore=shutil.ignore_patterns("*.py", "results", "static", "reading_faces", "__pycache__"),
+        ignore=shutil.ignore_patterns("*.py", "results", "static", "try", "reading_faces", "__pycache__"),
     )
     for chapter, name in INTRODUCTION.items():
         picture = glued_picture(folder / "notebooks" / f"{chapter}.ipynb", name)
