@@ -98,7 +98,7 @@ lint: $(READY)  ## style of code and notebooks, and who imports whom
 
 # One thread a worker: two workers with two threads each on two cores only wait for each other.
 unit: $(READY)  ## unit tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests -m 'not book' -n 2 --dist worksteal -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests -m 'not book' -p no:nbval -n 2 --dist worksteal -q
 
 # nbval compares the copies that papermill ran for the pages, so that no chapter runs twice: see
 # notebooks/conftest.py.

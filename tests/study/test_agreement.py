@@ -64,6 +64,12 @@ def space(tmp_path_factory) -> Workspace:
     return made
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    more = crossfit.bootstrap
+    monkeypatch.setattr(crossfit, "bootstrap", lambda *a, **how: more(*a, **how | {"n_resamples": 40}))
+
+
 @pytest.fixture
 def here(space, monkeypatch) -> Workspace:
     """The same, as the place in which both commands work, with a small EasyNet."""
@@ -195,7 +201,7 @@ def test_predictions_on_other_images_are_refused(here, three_sources):
 def folds(space: Workspace, folder, **changes) -> np.ndarray:
     faces = space.faces()
     targets = np.eye(6, dtype=np.float32)[faces.split("train").labels]
-    recipe = Recipe(**RECIPE | {"epochs": 2} | changes)
+    recipe = Recipe(**RECIPE | {"epochs": 1, "batches": 3} | changes)
     return crossfit.out_of_fold_predictions("easynet", OPTIONS, recipe, faces, targets, folder, resume=True)
 
 

@@ -14,7 +14,7 @@ from reading_faces.study import depth, merging, speed
 from reading_faces.study.store import read_report
 
 STORED = Path(__file__).resolve().parents[2] / "book" / "results"
-QUICK = {"epochs": 1, "batch_size": 16, "lr": 0.05}
+QUICK = {"epochs": 1, "batch_size": 48, "lr": 0.05}
 
 
 def space_of(faces, folder):
@@ -45,9 +45,9 @@ def test_depths_are_trained_alike_and_compared_image_by_image(three_sources, tmp
 
 
 def test_both_sides_of_merging_take_as_many_steps_and_see_the_same_test_images(three_sources, tmp_path):
-    space, small = space_of(three_sources, tmp_path), {"widths": [2, 4, 4], "hidden": 8, "batches": 9}
+    space, small = space_of(three_sources, tmp_path), {"widths": [2, 4, 4], "hidden": 8, "batches": 3}
     report = merging.merging(space, seeds=(0,), **QUICK, **small)
-    assert report["steps"] == 9 and report["sources"] == {"ckplus": 72, "fer2013": 144, "jaffe": 72}
+    assert report["steps"] == 3 and report["sources"] == {"ckplus": 72, "fer2013": 144, "jaffe": 72}
     (pair,) = report["pairs"]
     both = [read_result(space.results / f"{name}.json") for name in pair["runs"]]
     assert [r.data["trained_on"] for r in both] == [["ckplus", "fer2013", "jaffe"], ["fer2013"]]

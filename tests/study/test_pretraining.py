@@ -12,6 +12,8 @@ from fer_utils.experiment import Workspace
 from fer_utils.models import FaceNet
 from reading_faces.study import caching, pretraining
 
+EASY = {"trunk": "easynet", "pretrained": "none", "trunk_width": 0.25}
+
 
 @pytest.fixture
 def space(toy_faces, tmp_path, monkeypatch):
@@ -38,8 +40,8 @@ def test_the_imagenet_trunk_computes_what_its_package_computes():
 
 
 def test_starts_are_compared_on_equal_terms_and_finished_runs_kept(space, monkeypatch, capsys):
-    monkeypatch.setattr(pretraining, "STARTS", {"none": {"trunk": "easynet", "pretrained": "none"}})
-    monkeypatch.setattr(pretraining, "SIZE", 48)
+    monkeypatch.setattr(pretraining, "STARTS", {"none": EASY})
+    monkeypatch.setattr(pretraining, "SIZE", 32)
     monkeypatch.setattr(pretraining, "HEAD", [8])
     pretraining.main(["--profile", "demo", "--epochs", "1", "--how", "probe"])
     path = space.results / "comparisons" / "pretraining.json"
@@ -47,9 +49,9 @@ def test_starts_are_compared_on_equal_terms_and_finished_runs_kept(space, monkey
     pretraining.main(["--profile", "demo", "--epochs", "1", "--how", "probe", "all"])
     report = json.loads(path.read_text())
     assert report["runs"][0] == probe and [run["how"] for run in report["runs"]] == ["probe", "all"]
-    assert report["recipe"]["epochs"] == 1 and "seed" not in report["recipe"] and report["size"] == 48
+    assert report["recipe"]["epochs"] == 1 and "seed" not in report["recipe"] and report["size"] == 32
     for run in report["runs"]:
-        assert run["validation"]["images"] == 60 and "test" not in run and run["options"]["input_size"] == 48
+        assert run["validation"]["images"] == 60 and "test" not in run and run["options"]["input_size"] == 32
     assert capsys.readouterr().out.count("on validation") == 2
     # The trunk was computed once: four views for training and one for validation.
     assert len(list((space.runs / "pretraining" / "features").glob("*.npy"))) == 5
@@ -62,7 +64,7 @@ def test_the_cache_is_measured(space, monkeypatch):
         caching, "CASES", (("linear head", 1.0, (), 32), ("poster's share", 100 / 175, (8,), 32))
     )
     monkeypatch.setattr(caching, "VIEWS", 2)
-    monkeypatch.setattr(caching, "SECONDS", 0.2)
+    monkeypatch.setattr(caching, "SECONDS", 0.02)
     monkeypatch.setattr(caching, "FaceNet", partial(FaceNet, input_size=32))
     caching.main(["--profile", "demo", "--epochs", "1", "--images", "64"])
     report = json.loads((space.results / "benchmarks" / "caching.json").read_text())

@@ -18,7 +18,7 @@ from reading_faces.study import sweep
 from reading_faces.study.store import read_report
 
 STORED = Path(__file__).resolve().parents[2] / "book" / "results" / "sweeps" / "facenet.json"
-SMALL = {"trials": 2, "epochs": 2, "batches": 4, "batch_size": 32, "input_size": 64}
+SMALL = {"trials": 2, "epochs": 1, "batches": 4, "batch_size": 32, "input_size": 32}
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
@@ -95,7 +95,7 @@ def test_the_file_says_what_was_tried_and_a_finished_search_trains_no_draw_again
     longer = sweep.run(space, **SMALL | {"trials": 3})
     assert [values[:2] for values in longer["optimizers"].values()] == list(report["optimizers"].values())
     assert trained.count(0) == 2
-    assert len(sweep.run(space, **SMALL | {"epochs": 3})["trials"]) == 4 and trained.count(0) == 6
+    assert len(sweep.run(space, **SMALL | {"epochs": 2})["trials"]) == 4 and trained.count(0) == 6
 
 
 def test_importance_finds_the_setting_that_matters(monkeypatch):

@@ -66,15 +66,19 @@ def test_inception_is_read_from_facenet_pytorchs_file(folder, monkeypatch):
     assert all(torch.equal(v, state[n]) for n, v in model.trunk.state_dict().items())
 
 
-def test_weights_of_another_network_are_refused(folder):
-    model = FaceNet("resnet50", head=[8])
+def test_weights_of_another_network_are_refused(folder, resnet):
     for state, problem in (
         ({"conv1_7x7_s2.weight": torch.zeros(64, 3, 7, 7)}, "'bn1.weight'"),
         ({}, "'conv1.weight'"),
     ):
         torch.save(state, folder / "resnet50_ft_dag.pth")
         with pytest.raises(DataError, match=rf"not the weights of resnet50: {problem}"):
-            load_pretrained(model, np.zeros((0, 64, 64), np.uint8))
+            load_pretrained(resnet, np.zeros((0, 64, 64), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return FaceNet("resnet50", head=[8], input_size=32)
 
 
 class Attack:
@@ -83,14 +87,14 @@ class Attack:
 
 
 @pytest.mark.parametrize("content", [pickle.dumps({"a": Attack()}, 2), b"<html>not found</html>", b""])
-def test_what_is_no_plain_state_is_refused_and_not_executed(content, folder, monkeypatch):
+def test_what_is_no_plain_state_is_refused_and_not_executed(content, folder, resnet, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / "resnet50_ft_dag.pth").write_bytes(content)
     with pytest.raises(DataError, match=r"resnet50_ft_dag.pth: not a state of plain tensors"):
-        load_pretrained(FaceNet("resnet50", head=[8]), np.zeros((0, 64, 64), np.uint8))
+        load_pretrained(resnet, np.zeros((0, 64, 64), np.uint8))
     torch.save({"a": Attack()}, folder / "resnet50_ft_dag.pth")
     with pytest.raises(DataError, match="not a state of plain tensors"):
-        load_pretrained(FaceNet("resnet50", head=[8]), np.zeros((0, 64, 64), np.uint8))
+        load_pretrained(resnet, np.zeros((0, 64, 64), np.uint8))
     assert not (folder / "hacked").exists()
 
 
@@ -137,14 +141,14 @@ def saved(tmp_path):
 
 @pytest.mark.parametrize("name", ["easynet", "facenet"])
 def test_published_networks_compute_what_they_computed_when_published(name, tmp_path, monkeypatch):
-    """Logits of 64 drawn faces, written down before the library was rebuilt."""
+    """Logits of drawn faces, written down before the library was rebuilt."""
     golden = json.loads((Path(__file__).parent / "golden_logits.json").read_text(encoding="utf-8"))
     monkeypatch.chdir(tmp_path)  # they travel with the package, wherever it is used
     images = demo_faces([EMOTIONS[i % len(EMOTIONS)] for i in range(64)], seed=64, size=64)
     assert hashlib.sha256(images.tobytes()).hexdigest() == golden["images"]
     with torch.inference_mode():
-        logits = load_model(name)(torch.from_numpy(images).unsqueeze(1).float() / 255)
-    np.testing.assert_allclose(logits, golden[name], rtol=0, atol=1e-5)
+        logits = load_model(name)(torch.from_numpy(images[::4]).unsqueeze(1).float() / 255)
+    np.testing.assert_allclose(logits, golden[name][::4], rtol=0, atol=1e-5)
 
 
 def test_a_checkpoint_survives_the_round_trip(saved):
