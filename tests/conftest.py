@@ -1,9 +1,15 @@
 """Shared fixtures: small merged sets that are easy to learn."""
 
+import functools
+import importlib.metadata
+
 import numpy as np
 import pytest
 
 from fer_utils.emotions import CLASSES
+
+# Lightning asks each installed package for extensions whenever it starts to train.
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 
 
 def merged(folder, *sources):

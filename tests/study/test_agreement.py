@@ -28,6 +28,7 @@ WORD = {FOLDER_NAMES.get(word, word): word for word in ferplus.VOTES}
 USAGE = {"Training": 240, "PublicTest": 60, "PrivateTest": 60}
 OPTIONS = {"widths": [4, 8, 8], "hidden": 16}
 RECIPE = {"epochs": 4, "batch_size": 32, "augment": None, "lr": 0.05}
+SHORT = RECIPE | {"epochs": 1, "batches": 3}
 
 
 def ten(**words: int) -> list[int]:
@@ -144,12 +145,8 @@ def test_the_report_counts_planted_disagreement_and_copies(here):
     assert test["entropy"]["mean"] == pytest.approx(entropy([9, 1], base=2))
     assert test["undecided"]["hits"] == test["outside"]["hits"] == 0
     copies = made["duplicates"]
-    assert [copies[k] for k in ("groups", "images", "conflicting", "conflicting_before_merge")] == [
-        1,
-        2,
-        1,
-        1,
-    ]
+    counted = {"groups": 1, "images": 2, "conflicting": 1, "conflicting_before_merge": 1}
+    assert copies.items() >= counted.items()
     assert [copies[k]["hits"] for k in ("same_label", "same_votes", "settled")] == [0, 1, 1]
 
 
@@ -179,7 +176,7 @@ def test_nothing_has_no_share():
 
 def test_runs_are_scored_from_their_stored_predictions(here, monkeypatch):
     for kind in ("own", "ferplus"):
-        train(here, "easynet", labels=kind, name=f"labels/{kind}", verbose=False, **OPTIONS, **RECIPE)
+        train(here, "easynet", labels=kind, name=f"labels/{kind}", verbose=False, **OPTIONS, **SHORT)
         evaluate(here, f"labels/{kind}", test=kind == "own")
     monkeypatch.setattr("fer_utils.datasets.faceset.FaceSet.take", lambda *_: pytest.fail("images were read"))
     agreement.main(["--runs", "labels/own", "labels/ferplus"])
@@ -201,7 +198,7 @@ def test_predictions_on_other_images_are_refused(here, three_sources):
 def folds(space: Workspace, folder, **changes) -> np.ndarray:
     faces = space.faces()
     targets = np.eye(6, dtype=np.float32)[faces.split("train").labels]
-    recipe = Recipe(**RECIPE | {"epochs": 1, "batches": 3} | changes)
+    recipe = Recipe(**SHORT | changes)
     return crossfit.out_of_fold_predictions("easynet", OPTIONS, recipe, faces, targets, folder, resume=True)
 
 
@@ -268,7 +265,7 @@ def test_networks_doubt_what_the_ten_contradict_and_can_teach(here):
     assert made["recipe"]["epochs"] == 5 and made["training_seconds"] > 0 and made["images"] == 240
     assert made["differs"]["wrong"]["hits"] == made["unsaid"]["wrong"]["hits"] == 13
     assert made["differs"]["auc"] > 0.9 and made["differs"]["recall"]["share"] > 0.6
-    pupil = train(here, "easynet", name="pupil", teachers=[made["name"]], verbose=False, **OPTIONS, **RECIPE)
+    pupil = train(here, "easynet", name="pupil", teachers=[made["name"]], verbose=False, **OPTIONS, **SHORT)
     assert (pupil.folder / "model.safetensors").exists()
 
 

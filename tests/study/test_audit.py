@@ -162,9 +162,7 @@ def drawn_people(name, people, seed):
 def test_the_listing_of_the_page_runs(tmp_path, monkeypatch, capsys):
     faces = merge([drawn_people("ckplus", 6, 2), drawn_people("jaffe", 5, 3)], tmp_path, progress=False)
     monkeypatch.setattr(experiment, "workspace", lambda profile: SimpleNamespace(faces=lambda: faces))
-    listings = re.findall(
-        r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+    listings = re.findall(r"(?ms)^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"))
     names = {}
     exec(next(code for code in listings if "group_differences(" in code), names)
     part = faces.where((faces.index["source"] == "jaffe").to_numpy())

@@ -165,18 +165,17 @@ def test_above_chance_names_the_source_that_is_not_read():
 
 @pytest.fixture(scope="module", autouse=True)
 def known():
-    """Networks by what they were trained on and how: each is trained once."""
+    """Each network is trained once, whoever asks for it."""
     networks, train = {}, checks._fit
 
     def fit(build, faces, validation, recipe):
         key = (build, recipe, faces.labels.tobytes(), *faces.index["hash"])
-        if key not in networks:
-            networks[key] = train(build, faces, validation, recipe)
+        networks[key] = networks.get(key) or train(build, faces, validation, recipe)
         return networks[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checks, "_fit", fit)
-        yield networks
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -268,19 +267,14 @@ def test_shuffled_labels_teach_nothing_unless_there_is_a_leak(toy_faces, monkeyp
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """Three sources of drawn faces, with their mean faces and statistics."""
-    emotions = np.repeat(CLASSES, 12)
+    emotions, sources = np.repeat(CLASSES, 12), []
     table = pd.DataFrame({"emotion": emotions, "subject": None, "split": "train"})
-    sources = [
-        FaceSource(
-            name,
-            "toy",
-            table.assign(origin=[f"{name}/{i}" for i in range(len(table))]),
-            demo_faces(list(emotions), seed=seed),
-            cropped=True,
-            files=(),
+    for seed, name in enumerate(SOURCES):
+        own, images = (
+            table.assign(origin=[f"{name}/{i}" for i in table.index]),
+            demo_faces(emotions, seed=seed),
         )
-        for seed, name in enumerate(SOURCES)
-    ]
+        sources.append(FaceSource(name, "toy", own, images, cropped=True, files=()))
     faces = merge(sources, tmp_path_factory.mktemp("side") / "faceset", progress=False)
     return faces, checks.mean_faces(faces), checks.image_statistics(faces)
 
@@ -366,8 +360,7 @@ def test_the_file_holds_what_the_checks_measured_and_no_face(
 ):
     faces = three_sources
     for name in ("overfit_small_batch", "shuffled_labels"):
-        stand_in = lambda build, faces, recipe, name=name: checks.Check(name, "1", "1", True)  # noqa: E731
-        monkeypatch.setattr(checks, name, stand_in)
+        monkeypatch.setattr(checks, name, lambda b, f, r, name=name: checks.Check(name, "1", "1", True))
     if alone:
         faces = faces.where((faces.index["source"] == "fer2013").to_numpy())
     monkeypatch.setenv("FER_BUILD", str(tmp_path))
@@ -386,11 +379,8 @@ def test_the_file_holds_what_the_checks_measured_and_no_face(
     assert report["matrix"]["tested_on"] == sources and report["recipe"]["epochs"] == 1
     assert list(report["matrix"]["confusions"]) == (sources if alone else [*sources, ALL])
     assert list(report["sensitivity"]) == ([] if alone else sources)
-    assert report["balance"]["fer2013"] == {
-        "train": dict.fromkeys(CLASSES, 24),
-        "validation": dict.fromkeys(CLASSES, 8),
-        "test": dict.fromkeys(CLASSES, 8),
-    }
+    counts = {"train": 24, "validation": 8, "test": 8}
+    assert report["balance"]["fer2013"] == {s: dict.fromkeys(CLASSES, n) for s, n in counts.items()}
     light = checks.image_statistics(faces).groupby("source")["brightness (mean grey)"].median()
     quantiles = report["statistics"]["fer2013"]["brightness (mean grey)"]["quantiles"]
     assert quantiles[10] == pytest.approx(light["fer2013"]) and len(quantiles) == len(checks.LEVELS)

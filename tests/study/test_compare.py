@@ -69,9 +69,8 @@ def test_the_report_is_what_the_predictions_say(space):
             assert report["runs"][name]["test"]["plain"] == result.test["fer2013"]["accuracy"]
         assert report["best"][network] == max(names, key=lambda n: known[n].validation["fer2013"]["accuracy"])
         mean = report["means"]["flip"][network]
-        assert mean["accuracy"] == pytest.approx(
-            np.mean([report["runs"][name]["test"]["flip"] for name in names])
-        )
+        own = [report["runs"][name]["test"]["flip"] for name in names]
+        assert mean["accuracy"] == pytest.approx(np.mean(own))
         assert mean["interval"][0] < mean["accuracy"] < mean["interval"][1] and mean["seeds"] == 2
     what = [(pair["what"], pair["variant"]) for pair in report["pairs"]]
     assert what == [(w, v) for w in ("best by validation", "seed 0", "seed 1") for v in compare.VARIANTS]
@@ -124,9 +123,8 @@ def test_the_command_writes_the_report_and_prints_the_pairs(space, capsys, monke
     monkeypatch.setattr(compare, "workspace", lambda profile: space)
     compare.main(["--profile", "demo", "--name", "some", "--easynet", "easynet", "--facenet", "facenet"])
     report = read_report(space.results / "comparisons" / "some.json")
-    assert {k: v for k, v in report.items() if k in ("best", "pairs")} == {
-        k: v for k, v in compare.compare(space, MEMBERS).items() if k in ("best", "pairs")
-    }
+    again = compare.compare(space, MEMBERS)
+    assert report["best"] == again["best"] and report["pairs"] == again["pairs"]
     assert f"seed 1, plain: {report['pairs'][6]['difference']:+.2%}" in capsys.readouterr().out
 
 
@@ -139,9 +137,7 @@ def test_stored_predictions_give_the_stored_comparison(name):
     for part in ("images", "runs", "best", "pairs"):
         assert again[part] == stored[part], part
     for ours, theirs in zip(again["ensembles"], stored["ensembles"], strict=True):
-        assert {k: v for k, v in ours.items() if k != "test"} == {
-            k: v for k, v in theirs.items() if k != "test"
-        }
+        assert ours | {"test": None} == theirs | {"test": None}
         # Sixteen bits move the log loss in the sixth place and nothing that counts images.
         assert ours["test"]["confusion"] == theirs["test"]["confusion"]
         assert ours["test"]["log_loss"] == pytest.approx(theirs["test"]["log_loss"], abs=1e-5)

@@ -126,12 +126,7 @@ def test_what_is_there_is_read_and_anything_else_has_another_file(toy_faces, tmp
     with torch.no_grad():
         changed.trunk.conv1.weight[0, 0, 0, 0] += 1e-6
     normalised.trunk.pool1[1].running_var[0] += 1e-3
-    assert [new(model) for model in (changed, normalised, net(freeze=0.4), net(input_size=80))] == [
-        2,
-        2,
-        2,
-        2,
-    ]
+    assert all(new(model) == 2 for model in (changed, normalised, net(freeze=0.4), net(input_size=80)))
     assert new(augment=dataclasses.replace(DRAWN, degrees=6)) == 1 and new(views=3) == 1  # plain views stay
     assert new(faces=faces.where(np.arange(len(faces)) != 4)) == 2
     # What is trained above does not matter, nor do labels; and nothing is computed twice.

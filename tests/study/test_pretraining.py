@@ -12,8 +12,6 @@ from fer_utils.experiment import Workspace
 from fer_utils.models import FaceNet
 from reading_faces.study import caching, pretraining
 
-EASY = {"trunk": "easynet", "pretrained": "none", "trunk_width": 0.25}
-
 
 @pytest.fixture
 def space(toy_faces, tmp_path, monkeypatch):
@@ -40,7 +38,8 @@ def test_the_imagenet_trunk_computes_what_its_package_computes():
 
 
 def test_starts_are_compared_on_equal_terms_and_finished_runs_kept(space, monkeypatch, capsys):
-    monkeypatch.setattr(pretraining, "STARTS", {"none": EASY})
+    small = {"trunk": "easynet", "pretrained": "none", "trunk_width": 0.25}
+    monkeypatch.setattr(pretraining, "STARTS", {"none": small})
     monkeypatch.setattr(pretraining, "SIZE", 32)
     monkeypatch.setattr(pretraining, "HEAD", [8])
     pretraining.main(["--profile", "demo", "--epochs", "1", "--how", "probe"])

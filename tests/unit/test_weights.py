@@ -36,12 +36,7 @@ def test_resnet50_is_read_from_albanies_file(folder):
     # Names written down anew: of each block, of torchvision's and of Caffe's layers.
     pairs = {"conv1": "conv1_7x7_s2", "bn1": "conv1_7x7_s2_bn"}
     parts = {"conv1": "1x1_reduce", "conv2": "3x3", "conv3": "1x1_increase", "downsample.0": "1x1_proj"}
-    parts |= {
-        "bn1": "1x1_reduce_bn",
-        "bn2": "3x3_bn",
-        "bn3": "1x1_increase_bn",
-        "downsample.1": "1x1_proj_bn",
-    }
+    parts |= {f"bn{i}": f"{parts[f'conv{i}']}_bn" for i in (1, 2, 3)} | {"downsample.1": "1x1_proj_bn"}
     for stage, blocks in {2: 3, 3: 4, 4: 6, 5: 3}.items():
         for block in range(1, blocks + 1):
             ours = f"layer{stage - 1}.{block - 1}"
