@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -16,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -61,8 +61,8 @@ def fetch(package: Path) -> None:
     try:
         with urllib.request.urlopen(address, timeout=60) as answer:
             content = answer.read()
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        print(f'the page "Try it" is left out: no onnxruntime-web from {address} ({error}).')
+    except (OSError, http.client.HTTPException) as error:
+        print(f'the page "Try it" will not work: no onnxruntime-web from {address} ({error}).')
         print("The next `make book` tries again.")
         return
     if not intact(content):

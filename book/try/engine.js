@@ -74,8 +74,7 @@ const run = (session, name, values, shape) => session.run({ [name]: new ort.Tens
 
 /** Read a picture upright, transparency on white: all its greys, and its colours small enough for the detector. */
 async function readPixels(picture) {
-  const source = picture instanceof Blob
-    ? await createImageBitmap(picture, { colorSpaceConversion: "none", premultiplyAlpha: "none" }) : picture;
+  const source = picture instanceof Blob ? await decode(picture) : picture;
   const turn = UPRIGHT[picture instanceof Blob && !turnsWebp ? await webpOrientation(picture) - 1 : 0];
   const [a, b, c, d, e, f] = turn(source.width, source.height);
   const [width, height] = a ? [source.width, source.height] : [source.height, source.width];
@@ -103,6 +102,14 @@ async function readPixels(picture) {
   shown.drawImage(source, 0, 0);
   source.close();
   return { width, height, grey, small, step, bitmap: shown.canvas.transferToImageBitmap() };
+}
+
+async function decode(file) {
+  try {
+    return await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  } catch {
+    throw new Error("This browser cannot read the file as a picture. Try a JPEG, PNG or WebP file.");
+  }
 }
 
 /** A white canvas. */
@@ -182,14 +189,8 @@ class Sums {
 }
 
 /** Where each of `count` overlapping parts of a length begins and ends. */
-function edges(start, length, count) {
-  const low = new Int32Array(count), high = new Int32Array(count);
-  for (let i = 0; i < count; i++) {
-    low[i] = start + Math.floor(i * length / count);
-    high[i] = start + Math.ceil((i + 1) * length / count);
-  }
-  return [low, high];
-}
+const edges = (start, length, count) => [Math.floor, Math.ceil].map((round, more) =>
+  Int32Array.from({ length: count }, (_, i) => start + round((i + more) * length / count)));
 
 /* ---- faces: boxes are [left, top, right, bottom, probability], in single precision as in Python ---- */
 

@@ -50,7 +50,7 @@ async function startEngine(backend) {
     else reject(new Error(error));
   };
   worker.onerror = (event) => {
-    for (const { reject } of waiting.values()) reject(new Error(event.message));
+    for (const { reject } of waiting.values()) reject(new Error(event.message ?? "a worker is refused."));
   };
   const call = (kind, values, transferred = []) => new Promise((resolve, reject) => {
     const id = crypto.getRandomValues(new Uint32Array(1))[0];
@@ -75,12 +75,9 @@ async function startEngine(backend) {
   return { call, use, backend };
 }
 
-function inTime(promise) {
-  const late = new Promise((_, reject) => {
-    setTimeout(() => reject(new Error(`they did not answer within ${LIMIT} seconds.`)), LIMIT * 1000);
-  });
-  return Promise.race([promise, late]);
-}
+const inTime = (promise) => Promise.race([promise, new Promise((_, reject) => {
+  setTimeout(() => reject(new Error(`they did not answer within ${LIMIT} seconds.`)), LIMIT * 1000);
+})]);
 
 /** WebGPU where there is an adapter, in hardware, that WebAssembly can wait for; or else WebAssembly alone. */
 async function startBest() {
@@ -120,8 +117,7 @@ async function look(picture, live) {
     $("picture").hidden = true;
     $("faces").replaceChildren();
     $("times").textContent = "";
-    const unread = error.message.includes("could not be decoded");
-    say(unread ? "This browser cannot read the file as a picture. Try a JPEG, PNG or WebP file." : error.message);
+    say(error.message);
   }
 }
 
@@ -186,9 +182,7 @@ function fill(card, face, title) {
   });
 }
 
-function say(text) {
-  $("status").textContent = text;
-}
+const say = (text) => { $("status").textContent = text; };
 
 /** Say what changed while the camera runs, but not at every frame. */
 function announce(text) {
@@ -216,6 +210,7 @@ async function startCamera() {
     }
   } catch (error) {
     if (mine !== turn) return;
+    turn += 1;
     stopCamera();
     say(`No camera could be opened (${error.message}). A photo or a drawn face works without one.`);
   }
@@ -249,13 +244,14 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
   });
 }
 for (const { name, picture } of samples) {
+  const button = Object.assign(document.createElement("button"), { type: "button" });
+  const image = Object.assign(document.createElement("img"), { alt: name });
+  button.append(image);
+  $("samples").append(button);
   unpack(picture).then((bytes) => {
     const file = new Blob([bytes], { type: "image/png" });
-    const image = Object.assign(document.createElement("img"), { alt: name, src: URL.createObjectURL(file) });
-    const button = Object.assign(document.createElement("button"), { type: "button" });
-    button.append(image);
+    image.src = URL.createObjectURL(file);
     button.addEventListener("click", () => look(file));
-    $("samples").append(button);
   });
 }
 
