@@ -57,12 +57,12 @@ def fetch(package: Path) -> None:
         if intact(package.read_bytes()):
             return package.touch()
         package.unlink()
-    address = f"{registry().rstrip('/')}/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
     try:
+        address = f"{registry().rstrip('/')}/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
         with urllib.request.urlopen(address, timeout=60) as answer:
             content = answer.read()
     except (OSError, http.client.HTTPException) as error:
-        print(f'the page "Try it" will not work: no onnxruntime-web from {address} ({error}).')
+        print(f'the page "Try it" will not work: onnxruntime-web could not be fetched ({error}).')
         print("The next `make book` tries again.")
         return
     if not intact(content):
@@ -78,14 +78,14 @@ def intact(content: bytes) -> bool:
 
 
 def registry() -> str:
-    """The npm registry that npm, or else the environment, names; npm's own by default."""
-    if npm := shutil.which("npm"):
-        asked = subprocess.run(
-            [npm, "config", "get", "registry"], capture_output=True, text=True, check=False
-        )
-        if asked.stdout.startswith("http"):
-            return asked.stdout.strip()
-    return os.environ.get("NPM_CONFIG_REGISTRY", "https://registry.npmjs.org")
+    """The npm registry that the environment or npm names."""
+    if address := os.environ.get("NPM_CONFIG_REGISTRY"):
+        return address
+    try:
+        command = ["npm", "config", "get", "registry"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        raise OSError("install npm, or set NPM_CONFIG_REGISTRY") from None
 
 
 def page(package: Path, folder: Path) -> None:

@@ -366,10 +366,9 @@ def test_network_runs_on_webgpu(browser, folder):
 
 
 def build(*arguments: object, registry: str = "http://127.0.0.1:9") -> subprocess.CompletedProcess:
-    names = ("npm_config_registry", "NPM_CONFIG_REGISTRY")
     return subprocess.run(
         [sys.executable, ROOT / "book" / "try" / "build.py", *map(str, arguments)],
-        env=os.environ | dict.fromkeys(names, registry) | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"NPM_CONFIG_REGISTRY": registry, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
