@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fer_utils.detector import NETWORKS, Detector, session
+from fer_utils.detector import NETWORKS, SMALLEST, Detector, session
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.faces import Box, crop_square
 from fer_utils.pictures import read_picture
 
 SIDE = 64  # pixels of the crop that a network sees
-CROPPED_SIDE = 96  # a picture of at most so many pixels a side is a face crop
+CROPPED_SIDE = 96  # a picture of 20 to so many pixels a side is a face crop
 FILLED = 0.8  # of a picture's longer side: a face this high fills the picture, which is cropped already
 
 
@@ -115,7 +115,7 @@ class Predictor:
             picture: for `fer_utils.pictures.read_picture`.
             source: name of it in the result.
             cropped: whether the picture is a face crop, framed from forehead to chin, to be taken as it is;
-                by default it is if it has at most 96 pixels a side or a face fills it.
+                by default it is if it has 20 to 96 pixels a side or a face fills it.
             largest: of several faces, the largest only.
             min_confidence: least confidence of the detector, 0–1.
             min_face: least height of a face in pixels, see `Detector.detect`.
@@ -125,7 +125,8 @@ class Predictor:
         """
         pixels = read_picture(picture)
         height, width = pixels.shape[:2]
-        whole = cropped or (cropped is None and max(height, width) <= CROPPED_SIDE)
+        small = min(height, width) >= SMALLEST and max(height, width) <= CROPPED_SIDE
+        whole = cropped or (cropped is None and small)
         found = np.empty((0, 5)) if whole else self._detector.detect(pixels, min_face, min_confidence)
         found = found[: 1 if largest else None].astype(float)
         boxes, scores = [tuple(box) for box in found[:, :4].tolist()], found[:, 4].tolist()

@@ -139,7 +139,8 @@ def test_every_face_is_told_the_largest_first(group):
     )
     assert len(faces) == 3 and len(predict(group, network="easynet", largest=True)) == 1
     assert len(predict([group, group], network="easynet")) == 6
-    assert predict(np.full((300, 300), 80, np.uint8)) == []
+    for shape in ((300, 300), (1, 1), (19, 90), (4, 300)):
+        assert predict(np.full(shape, 80, np.uint8)) == []
     row = faces.to_frame().iloc[0]
     assert row["emotion"] == faces[0].emotion and row[list(CLASSES)].sum() == pytest.approx(1, abs=1e-3)
     assert len(predict(group, min_face=110, network="easynet")) == 1
