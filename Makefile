@@ -43,7 +43,7 @@ define logged
 mkdir -p $(dir $(1)); { $(2); } > $(1) 2>&1 || { tail -n 40 $(1); echo "failed: the whole log is in $(1)"; exit 1; }
 endef
 
-.PHONY: help book test lint unit chapters-test pages-test notebooks links scores study wheel serve clean
+.PHONY: help book test lint unit chapters-test pages-test notebooks links scores study bench wheel serve clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -121,6 +121,9 @@ scores: $(READY)  ## authors: write the scores of book/results into README and m
 
 study: $(READY)  ## list the experiments behind the real figures: what each writes, and how long it takes
 	@$(BIN)/python -m reading_faces.study
+
+bench: $(READY)  ## time, memory and accuracy of prediction beside other packages, which are installed below build/peers
+	@PYTHONPATH=.:book $(BIN)/python -m reading_faces.study.bench
 
 wheel: $(READY)  ## build the wheel into dist/
 	@$(call logged,build/log/wheel.log,$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .)

