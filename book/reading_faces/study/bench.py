@@ -42,6 +42,18 @@ EMOTION = (
     "@tensorflow/tfjs-backend-wasm@4.22.0",
 )
 
+# A process inherits the peak memory of the one that starts it, so a small one starts and measures the others.
+LAUNCHER = """
+import json, os, sys, time
+start = time.perf_counter()
+child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, used = os.wait4(child, 0)
+about = {"wall": time.perf_counter() - start, "processor": used.ru_utime + used.ru_stime}
+about["megabytes"] = used.ru_maxrss * 1024 / 1e6  # Linux counts kibibytes
+with open(sys.argv[1], "w") as file:
+    json.dump(about, file)
+sys.exit(status != 0)
+"""
 CLI = "from fer_utils.cli import main; raise SystemExit(main())"
 # What peers run: FER_PHOTOS prints a line for each face; the others read uint8 (N, 64, 64) and answer as
 # `measure` does.
@@ -123,23 +135,20 @@ class Tool:
     def run(self, photos: list[Path]) -> dict[str, float]:
         """Run it on all cores: wall and processor seconds, peak megabytes, and the faces in its answer."""
         environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "PYTHONPATH")}
-        with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as errors:
-            start = time.perf_counter()
-            command = [*self.command, *map(str, photos)]
-            child = subprocess.Popen(
-                command, stdout=answer, stderr=errors, env=environment | self.environment
-            )
-            _, status, used = os.wait4(child.pid, 0)
-            wall = time.perf_counter() - start
-            child.returncode = os.waitstatus_to_exitcode(status)
-            answer.seek(0)
-            errors.seek(0)
-            if child.returncode:
-                raise subprocess.CalledProcessError(child.returncode, command[0], stderr=errors.read()[-500:])
-            faces = answer.read().decode().count(self.marker)
-        about = {"wall": wall, "processor": used.ru_utime + used.ru_stime}
-        about |= {"megabytes": used.ru_maxrss * 1024 / 1e6}  # Linux counts kibibytes
-        return {name: round(value, 3) for name, value in about.items()} | {"faces": faces}
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "measured.json"
+            command = [sys.executable, "-I", "-S", "-c", LAUNCHER, file, *self.command, *photos]
+            answer = _call(command, environment=environment | self.environment)
+            about = json.loads(file.read_text())
+        return {name: round(v, 3) for name, v in about.items()} | {
+            "faces": answer.decode().count(self.marker)
+        }
+
+
+def ours() -> Tool:
+    """The command line of this checkout."""
+    command = [sys.executable, "-c", CLI, "predict", "--jsonl"]
+    return Tool(command, '"emotion": "', {"PYTHONPATH": str(project_root())})
 
 
 def photo(number: int) -> tuple[np.ndarray, int]:
@@ -266,17 +275,15 @@ def peers_folder() -> Path:
     return project_root() / "build" / "peers"
 
 
-def _call(command: list[Any], folder: Path | None = None) -> bytes:
+def _call(command: list[Any], folder: Path | None = None, environment: dict[str, str] | None = None) -> bytes:
     words = [str(word) for word in command]
-    return subprocess.run(words, cwd=folder, capture_output=True, check=True).stdout
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, check=True).stdout
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure; accuracies on PublicTest of the merged set, where there is one."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
     space, (tools, commands, missing) = workspace("full"), peers(peers_folder())
-    path = os.pathsep.join(map(str, (project_root(), project_root() / "book")))
-    own = Tool([sys.executable, "-c", CLI, "predict", "--jsonl"], '"emotion": "', {"PYTHONPATH": path})
     try:
         faces = space.faces().split("validation", "fer2013")
         crops, labels = np.asarray(faces.images), faces.labels
@@ -285,7 +292,7 @@ def main(arguments: list[str] | None = None) -> None:
         crops, labels = demo_faces(CLASSES * 11, size=64), None
     with tempfile.TemporaryDirectory() as name:
         networks = classifiers(commands, Path(name), crops)
-        photographed = photographs({"ours": own} | tools, Path(name))
+        photographed = photographs({"ours": ours()} | tools, Path(name))
     for about in networks.values():
         answers = np.array(about.pop("answers"))
         about["accuracy"] = None if labels is None else float((answers == labels).mean())
