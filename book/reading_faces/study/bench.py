@@ -237,22 +237,25 @@ def photographs(tools: dict[str, Tool], folder: Path) -> dict[str, Any]:
 
 def classifiers(commands: dict[str, list[Any]], folder: Path, crops: np.ndarray) -> dict[str, Any]:
     """Time each network on face crops, uint8 (N, 64, 64), on one thread and by turns; and what it answers."""
-    file = folder / "crops"
-    crops.tofile(file)
-    calls: dict[str, Callable[[], dict[str, Any]]] = {}
+    calls: dict[str, Callable[[np.ndarray], dict[str, Any]]] = {}
     for name in NETWORKS:
         predictor = Predictor(name, threads=1)
-        calls[name] = lambda network=predictor: measure(network.probabilities, crops)
+        calls[name] = lambda crops, classify=predictor.probabilities: measure(classify, crops)
     for name, command in commands.items():
-        words, where = [*command, file, SECONDS, *BATCHES], peers_folder() / name
-        calls[name] = lambda words=words, where=where: json.loads(_call(words, where).splitlines()[-1])
-    runs = [{name: call() for name, call in calls.items()} for _ in range(REPEATS)]
+
+        def call(crops: np.ndarray, command: list[Any] = command, where: Path = peers_folder() / name) -> Any:
+            crops.tofile(folder / "crops")
+            words = [*command, folder / "crops", SECONDS, *BATCHES]
+            return json.loads(_call(words, where).splitlines()[-1])
+
+        calls[name] = call
+    runs = [{name: call(crops[:64]) for name, call in calls.items()} for _ in range(REPEATS)]
     return {
         name: {
             "images_per_second": {str(b): [run[name]["rates"][str(b)] for run in runs] for b in BATCHES},
-            "answers": runs[0][name]["answers"],
+            "answers": call(crops)["answers"],
         }
-        for name in calls
+        for name, call in calls.items()
     }
 
 
