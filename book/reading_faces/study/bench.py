@@ -19,6 +19,7 @@ import time
 import venv
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -237,18 +238,9 @@ def photographs(tools: dict[str, Tool], folder: Path) -> dict[str, Any]:
 
 def classifiers(commands: dict[str, list[Any]], folder: Path, crops: np.ndarray) -> dict[str, Any]:
     """Time each network on face crops, uint8 (N, 64, 64), on one thread and by turns; and what it answers."""
-    calls: dict[str, Callable[[np.ndarray], dict[str, Any]]] = {}
-    for name in NETWORKS:
-        predictor = Predictor(name, threads=1)
-        calls[name] = lambda crops, classify=predictor.probabilities: measure(classify, crops)
-    for name, command in commands.items():
-
-        def call(crops: np.ndarray, command: list[Any] = command, where: Path = peers_folder() / name) -> Any:
-            crops.tofile(folder / "crops")
-            words = [*command, folder / "crops", SECONDS, *BATCHES]
-            return json.loads(_call(words, where).splitlines()[-1])
-
-        calls[name] = call
+    calls: dict[str, Callable[[np.ndarray], dict[str, Any]]] = {
+        name: partial(measure, Predictor(name, threads=1).probabilities) for name in NETWORKS
+    } | {name: partial(_measure_peer, name, command, folder) for name, command in commands.items()}
     runs = [{name: call(crops[:64]) for name, call in calls.items()} for _ in range(REPEATS)]
     return {
         name: {
@@ -257,6 +249,12 @@ def classifiers(commands: dict[str, list[Any]], folder: Path, crops: np.ndarray)
         }
         for name, call in calls.items()
     }
+
+
+def _measure_peer(name: str, command: list[Any], folder: Path, crops: np.ndarray) -> dict[str, Any]:
+    file = folder / "crops"
+    crops.tofile(file)
+    return json.loads(_call([*command, file, SECONDS, *BATCHES], peers_folder() / name).splitlines()[-1])
 
 
 def ratios(photographed: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
