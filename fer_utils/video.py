@@ -20,7 +20,7 @@ from fer_utils.prediction import Face, Predictor
 OVERLAP = 0.3  # least intersection over union of a face with itself a frame later
 PATIENCE = 1.0  # seconds that a face may be hidden and still be the same
 INERTIA = 0.2  # seconds over which a face's speed is averaged
-SMOOTHING = 0.25  # seconds: time constant of the filter, fitted on drawn sequences (chapter 9)
+SMOOTHING = 0.12  # seconds: time constant of the filter, fitted on drawn sequences (chapter 9)
 MISSING = 1.0  # seconds that a video may end before its header says so
 TICKS = 90_000  # a second, in the videos that are written
 COVER = 0x400  # FFmpeg's mark of a still picture that belongs to a sound

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fer_utils.demo.layouts import write_demo
 from fer_utils.emotions import CLASSES
+from fer_utils.errors import DataError
 from fer_utils.experiment import Workspace
 from fer_utils.prediction import Face, Predictor
 from fer_utils.video import SMOOTHING, Tracker
@@ -107,6 +109,16 @@ def test_official_tree_of_ckplus_is_read_as_sequences(tmp_path):
         assert (one.way[0], one.way[-3:].tolist()) == (0, [1, 1, 1]) and len(one.way) >= 5
         assert one.way[-4] < 1
         assert np.diff(one.seconds) == pytest.approx(1 / 30)
+
+
+def test_a_form_of_ckplus_without_sequences_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"CK\+"):
+        next(smoothing.ckplus(tmp_path, None))
+    repack = tmp_path / "CK+48" / "happy"
+    repack.mkdir(parents=True)
+    Image.new("L", (48, 48)).save(repack / "S010_004_00000017.png")
+    with pytest.raises(DataError, match=r"no sequences.*official"):
+        next(smoothing.ckplus(tmp_path, None))
 
 
 def test_main_fits_on_one_half_and_measures_on_the_other(tmp_path, monkeypatch):

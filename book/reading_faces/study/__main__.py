@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "agreement": ("labels/agreement.json, networks.json", "seconds"),
     "crossfit": ("labels/issues.json", "20 to 40 minutes"),
     "inspection": ("inspection/RUN.json", "6 to 10 minutes a network"),
+    "smoothing": ("video/smoothing.json", "ten minutes, on drawn faces"),
     "audit": ("nothing: tests groups that you bring", "seconds"),
     "bench": ("benchmarks/prediction.json", "half an hour, and ten minutes to install the others"),
     "speed": ("benchmarks/speed.json, throughput.json, augmentation.json, reading.json", "minutes"),

@@ -21,6 +21,7 @@ from PIL import Image
 from fer_utils.datasets import read_sources
 from fer_utils.demo.drawn_face import NEUTRAL, PROTOTYPES, Identity, View, draw_face
 from fer_utils.emotions import CLASSES
+from fer_utils.errors import DataError
 from fer_utils.experiment import workspace
 from fer_utils.prediction import Predictor
 from fer_utils.video import predict_video
@@ -121,17 +122,23 @@ def film(count: int, seed: int, predictor: Predictor) -> Iterator[Sequence]:
 
 
 def ckplus(root: Path, predictor: Predictor) -> Iterator[Sequence]:
-    """Read the labelled sequences of CK+ below a folder, if its official tree is there."""
-    for source in read_sources(root, ["ckplus"]):
-        peaks = zip(source.table["emotion"], source.files, strict=False)
-        folders = {file.parent: emotion for emotion, file in peaks if emotion in SHOWN}
-        for folder, emotion in folders.items():
-            found = [predictor.predict(p, cropped=False, largest=True) for p in sorted(folder.glob("*.png"))]
-            kept = [number for number, faces in enumerate(found) if faces]
-            way = np.minimum(np.arange(len(found)) / max(len(found) - CKPLUS_PEAK, 1), 1)
-            chances = np.stack([found[number][0].probabilities for number in kept])
-            seconds = np.array(kept) / CKPLUS_RATE
-            yield Sequence(CLASSES.index(emotion), 0.0, seconds, way[kept], chances)
+    """Read the labelled sequences of CK+ below a folder; the expression is taken to rise evenly.
+
+    Raises:
+        DataError: CK+ is not there, or without its sequences.
+    """
+    (source,) = read_sources(root, ["ckplus"])
+    if source.layout != "official tree":
+        remedy = "unpack the official cohn-kanade-images and Emotion"
+        raise DataError(f"the form of CK+ here ({source.layout}) has no sequences", file=root, remedy=remedy)
+    labelled = zip(source.table["emotion"], source.files, strict=False)  # files of labels come last
+    folders = {file.parent: emotion for emotion, file in labelled if emotion in SHOWN}
+    for folder, emotion in folders.items():
+        found = [predictor.predict(p, cropped=False, largest=True) for p in sorted(folder.glob("*.png"))]
+        kept = [number for number, faces in enumerate(found) if faces]
+        way = np.minimum(np.arange(len(found)) / max(len(found) - CKPLUS_PEAK, 1), 1)
+        chances = np.stack([found[number][0].probabilities for number in kept])
+        yield Sequence(CLASSES.index(emotion), 0.0, np.array(kept) / CKPLUS_RATE, way[kept], chances)
 
 
 def smooth(sequence: Sequence, constant: float, kind: str = "probabilities") -> np.ndarray:
@@ -228,7 +235,7 @@ def main(arguments: list[str] | None = None) -> None:
     report = {
         "network": options.network,
         "clip": {"seconds": SECONDS, "rate": RATE, "size": [WIDTH, HEIGHT]},
-        "fitted": {"sequences": half, "best": best},
+        "fitted": {"sequences": half, "best": best, "other_half": fit(held_out, KINDS[0])},
         "held_out": {
             "sequences": len(held_out),
             "by_constant": [{"constant": c} | compare(held_out, c) for c in CONSTANTS],
