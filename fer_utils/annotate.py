@@ -39,7 +39,7 @@ def annotate(pixels: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] |
         for colour, outset in ((GROUND, line), (BEST, 0)):
             _outline(draw, face.box, colour, line, outset)
     taken = [face.box for face in faces]
-    least = max(10, longer / 90)
+    least = max(11, longer / 90)
     for place, face in enumerate(faces):
         title = f"{face.emotion} {face.probabilities.max():.0%}"
         title = title if numbers is None else f"{numbers[place]} · {title}"
