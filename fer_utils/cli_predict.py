@@ -46,12 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--jsonl", action="store_true", help="print one JSON object a face")
     add("--annotate", type=Path, metavar="FOLDER", help="write pictures with boxes and bars there")
     add("--every", type=int, default=1, metavar="N", help="of a video, every Nth frame only")
-    add("--camera", metavar="DEVICE", help="watch a camera, by number or device; stop with Ctrl-C")
+    add("--camera", type=int, metavar="NUMBER", help="watch a camera, the first is 0; stop with Ctrl-C")
 
 
 def run(options: argparse.Namespace) -> int:
     """Predict and print. Returns 1 if a file could not be used, which stderr names, and else 0."""
-    if not options.paths and not options.camera:
+    if not options.paths and options.camera is None:
         raise ValueError("name pictures, folders or videos, or a --camera")
     smallest = 1 if options.min_face is None else options.min_face
     if not 0 <= options.min_confidence <= 1 or options.every < 1 or smallest <= 0:
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     videos = [file for file in files if file.suffix.lower() in VIDEOS]
     pictures = [file for file in files if file.suffix.lower() not in VIDEOS]
     targets = annotated(options.annotate, files) if options.annotate else {}
-    printer = _Printer(options, seconds=bool(videos or options.camera))
+    printer = _Printer(options, seconds=bool(videos) or options.camera is not None)
     for failure in failures:
         with printer.failures():
             raise failure
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
             faces = answer.result()
             for face in faces or [None]:
                 printer.face(str(file), face)
-    for video in [*videos, *filter(None, [options.camera])]:
+    for video in [*videos, *([] if options.camera is None else [options.camera])]:
         with printer.failures():
             frames = predict_video(video, predictor, every=options.every, **how)
             if video in targets:
