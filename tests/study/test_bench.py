@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,10 +44,10 @@ def test_a_run_is_measured_whole(tmp_path, monkeypatch):
     code = (
         "import os, sys, time; block = bytearray(150_000_000); block[::4096] = b'1' * len(block[::4096])\n"
         "while time.process_time() < 0.2: pass\n"
-        "print(*['face'] * len(sys.argv[1:])); assert os.environ['GIVEN'] == 'yes'\n"
+        "print(*['face'] * len(sys.argv[1:])); assert os.environ['GIVEN'] != os.getcwd()\n"
         "assert 'OMP_NUM_THREADS' not in os.environ"
     )
-    tool = bench.Tool([sys.executable, "-c", code], "face", {"GIVEN": "yes"})
+    tool = bench.Tool([sys.executable, "-c", code], "face", {"GIVEN": str(Path.cwd())})
     about = tool.run([tmp_path / "a", tmp_path / "b"])
     assert about["faces"] == 2
     assert about["wall"] >= 0.2
@@ -55,6 +56,18 @@ def test_a_run_is_measured_whole(tmp_path, monkeypatch):
     with pytest.raises(subprocess.CalledProcessError) as caught:
         bench.Tool([sys.executable, "-c", "raise SystemExit('no face here')"], "").run([])
     assert b"no face here" in caught.value.stderr
+
+
+def test_a_tool_that_fails_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "PHOTOS", 1)
+    monkeypatch.setattr(bench, "REPEATS", 1)
+    codes = {"ours": "print('face')", "other": "import sys; sys.exit('first\\nlast')"}
+    tools = {name: bench.Tool([sys.executable, "-S", "-c", code], "face") for name, code in codes.items()}
+    missing = {}
+    runs = bench.photographs(tools, tmp_path, missing)
+    assert missing == {"other": "last"}
+    assert list(runs["one_photo"]) == list(runs["all_photos"]) == ["ours"]
+    assert runs["all_photos"]["ours"][0]["faces"] == runs["faces"] == 1
 
 
 def test_rates_are_images_a_processor_second(monkeypatch):

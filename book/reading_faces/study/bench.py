@@ -59,7 +59,7 @@ CLI = "from fer_utils.cli import main; raise SystemExit(main())"
 # What peers run: FER_PHOTOS prints a line for each face; the others read uint8 (N, 64, 64) and answer as
 # `measure` does.
 FER_PHOTOS = """
-import sys, torch, cv2  # torch first: loaded after TensorFlow it crashes
+import sys, facenet_pytorch, cv2  # PyTorch first: loaded after TensorFlow it crashes
 from fer.fer import FER
 detector = FER(mtcnn=True)
 for photo in sys.argv[1:]:
@@ -139,7 +139,8 @@ class Tool:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "measured.json"
             command = [sys.executable, "-I", "-S", "-c", LAUNCHER, file, *self.command, *photos]
-            answer = _call(command, environment=environment | self.environment)
+            # Not in the current folder, from which Python would import.
+            answer = _call(command, Path(folder), environment | self.environment)
             about = json.loads(file.read_text())
         return {name: round(v, 3) for name, v in about.items()} | {
             "faces": answer.decode().count(self.marker)
@@ -207,8 +208,7 @@ def peers(folder: Path) -> tuple[dict[str, Tool], dict[str, list[Any]], dict[str
                 install()
                 ready.touch()
         except (OSError, subprocess.CalledProcessError) as error:
-            text = getattr(error, "stderr", b"") or str(error).encode()
-            missing[name] = text.decode(errors="replace").strip().splitlines()[-1]
+            missing[name] = _reason(error)
     tools = {
         "fer": Tool([str(python), "-c", FER_PHOTOS], "face "),
         "earlier": Tool(
@@ -219,18 +219,23 @@ def peers(folder: Path) -> tuple[dict[str, Tool], dict[str, list[Any]], dict[str
     return (*({k: v for k, v in part.items() if k not in missing} for part in (tools, crops)), missing)
 
 
-def photographs(tools: dict[str, Tool], folder: Path) -> dict[str, Any]:
-    """Time each tool on one photo and on all, by turns."""
+def photographs(tools: dict[str, Tool], folder: Path, missing: dict[str, str]) -> dict[str, Any]:
+    """Time each tool on one photo and on all, by turns; one that fails is `missing`."""
     files, faces = [folder / f"{number}.jpg" for number in range(PHOTOS)], 0
     for number, file in enumerate(files):
         pixels, count = photo(number)
         Image.fromarray(pixels).save(file, quality=90)
         faces += count
-    runs: dict[str, Any] = {task: {name: [] for name in tools} for task in ("one_photo", "all_photos")}
-    for tool in tools.values():
-        tool.run(files[:1])  # into the cache of files
+    working = {}
+    for name, tool in tools.items():
+        try:
+            tool.run(files[:1])  # its files are in memory from now on
+            working[name] = tool
+        except subprocess.CalledProcessError as error:
+            missing[name] = _reason(error)
+    runs: dict[str, Any] = {task: {name: [] for name in working} for task in ("one_photo", "all_photos")}
     for _ in range(REPEATS):
-        for name, tool in tools.items():
+        for name, tool in working.items():
             runs["one_photo"][name].append(tool.run(files[:1]))
             runs["all_photos"][name].append(tool.run(files))
     return {"photos": PHOTOS, "faces": faces, "size": SIZE} | runs
@@ -276,6 +281,12 @@ def peers_folder() -> Path:
     return project_root() / "build" / "peers"
 
 
+def _reason(error: Exception) -> str:
+    """The last line of what a failed command printed, or else of the error."""
+    text = (getattr(error, "stderr", None) or b"").decode(errors="replace")
+    return (text.strip() or str(error)).splitlines()[-1]
+
+
 def _call(command: list[Any], folder: Path | None = None, environment: dict[str, str] | None = None) -> bytes:
     words = [str(word) for word in command]
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, check=True).stdout
@@ -293,7 +304,7 @@ def main(arguments: list[str] | None = None) -> None:
         crops, labels = demo_faces(CLASSES * 11, size=64), None
     with tempfile.TemporaryDirectory() as name:
         networks = classifiers(commands, Path(name), crops)
-        photographed = photographs({"ours": ours()} | tools, Path(name))
+        photographed = photographs({"ours": ours()} | tools, Path(name), missing)
     for about in networks.values():
         answers = np.array(about.pop("answers"))
         about["accuracy"] = None if labels is None else float((answers == labels).mean())
