@@ -33,7 +33,7 @@ class NoDetector(Detector):
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Demo data of few people."""
     folder = tmp_path_factory.mktemp("demo") / "data"
-    write_demo(folder, fer2013=20, ckplus=4, jaffe=2)
+    write_demo(folder, fer2013=20, ckplus=2, jaffe=1)
     return folder
 
 
@@ -108,7 +108,7 @@ def test_faces_are_never_flat_by_accident():
 
 def test_sequences_go_from_neutral_to_peak(drawn):
     """The change against the first frame grows, but for the last frames, where the peak is reached."""
-    for sequence in ("S005/001", "S005/002", "S014/001"):
+    for sequence in ("S005/001", "S005/002", "S010/001"):
         paths = sorted((drawn / "CK+" / "cohn-kanade-images" / sequence).iterdir())
         frames = [read_grey(path).astype(float) for path in paths]
         change = [np.abs(frame - frames[0]).mean() for frame in frames]

@@ -107,7 +107,8 @@ def test_no_leak_and_no_shared_subject_whatever_the_input(tmp_path_factory, seed
         subjects=[f"P{i // 7}" for i in range(n)],
         name="jaffe",
     )
-    faces = merge([one, two], tmp_path_factory.mktemp("m") / "set", seed=seed, progress=False)
+    out, unasked = tmp_path_factory.mktemp("m") / "set", object()  # a detector takes time to load
+    faces = merge([one, two], out, seed=seed, detector=unasked, progress=False)
     index = faces.index
     train, held_out = index[index["split"] == "train"], index[index["split"] != "train"]
     assert not set(train["hash"]) & set(held_out["hash"])
