@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -121,26 +122,42 @@ def find(folder, train):
     return sweep.search(path, "x", DRAWN, lambda trial: train(trial.suggest_float("x", 0, 9)))
 
 
-def in_process(folder, train):
-    process = multiprocessing.get_context("fork").Process(target=find, args=(folder, train), daemon=True)
-    process.start()
-    return process
+def in_processes(tmp_path, train, count):
+    """Run `find` in forked processes to their ends; gives them and the folder of their database.
+
+    A process forked from one with threads may wait for a lock that nobody holds: then all begin anew.
+    """
+    for attempt in range(4):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        fork = multiprocessing.get_context("fork")
+        found = [
+            fork.Process(target=find, args=(folder, partial(train, folder)), daemon=True)
+            for _ in range(count)
+        ]
+        for process in found:
+            process.start()
+        for process in found:
+            process.join(40)
+        if all(process.exitcode is not None for process in found):
+            return found, folder
+        for process in found:
+            process.kill()
+    raise AssertionError("no process came to its end")
 
 
 def test_two_processes_share_the_draws_and_none_is_trained_twice(tmp_path):
-    def train(x):
-        (tmp_path / f"{x:g}-{os.getpid()}").touch(exist_ok=False)
+    def train(folder, x):
+        (folder / f"{x:g}-{os.getpid()}").touch(exist_ok=False)
         time.sleep(0.3)
         return x
 
-    both = [in_process(tmp_path, train) for _ in range(2)]
-    for process in both:
-        process.join(60)
+    both, folder = in_processes(tmp_path, train, 2)
     assert [process.exitcode for process in both] == [0, 0]
-    names = [path.name.split("-") for path in tmp_path.glob("?-*")]
+    names = [path.name.split("-") for path in folder.glob("?-*")]
     assert sorted(x for x, _ in names) == [f"{n}" for n in range(6)]
     assert len({process for _, process in names}) == 2
-    done = find(tmp_path, lambda x: pytest.fail("trained again"))
+    done = find(folder, lambda x: pytest.fail("trained again"))
     assert [(t.user_attrs["draw"], t.value) for t in done] == [(n, float(n)) for n in range(6)]
 
 
@@ -152,11 +169,10 @@ def test_the_draw_of_a_killed_process_is_trained_again(tmp_path, monkeypatch, mo
     with monkeypatch.context() as patched:
         if moment == "before the first sign of life":
             patched.setattr("optuna.study._optimize.get_heartbeat_thread", die)
-        killed = in_process(tmp_path, die)
-    killed.join(60)
+        (killed,), folder = in_processes(tmp_path, die, 1)
     assert killed.exitcode == -signal.SIGKILL
-    assert [t.value for t in find(tmp_path, lambda x: x)] == [0, 1, 2, 3, 4, 5]
-    study = optuna.load_study(study_name="x", storage=f"sqlite:///{tmp_path / 'trials.db'}")
+    assert [t.value for t in find(folder, lambda x: x)] == [0, 1, 2, 3, 4, 5]
+    study = optuna.load_study(study_name="x", storage=f"sqlite:///{folder / 'trials.db'}")
     assert [t.user_attrs["draw"] for t in study.get_trials(states=(TrialState.FAIL,))] == [0]
 
 
