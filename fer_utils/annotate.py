@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fer_utils.emotions import CLASSES
+from fer_utils.faces import Box
 from fer_utils.prediction import Face
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 BEST, OTHER, TEXT, GROUND = (255, 176, 0), (140, 170, 205), (255, 255, 255), (20, 24, 32)
 COVER = 0.72  # how much of the picture a panel hides

@@ -99,9 +99,9 @@ def export_onnx(model: nn.Module, path: Path, temperature: float = 1.0) -> None:
 def export_int8(path: Path, faces: np.ndarray, out: Path) -> None:
     """Quantise an exported network to 8 bits: weights per channel, activations by the faces given.
 
-    Per tensor, FaceNet falls from 71 to 25 % on PublicTest. The first convolution and depthwise ones, which
-    take little time, stay in single precision: in 8 bits they lose 2 points. Weights take 7 bits, since
-    processors without VNNI would saturate at 8 and lose another one.
+    Only convolutions and fully connected layers are: with resizing and standardisation in 8 bits, accuracy
+    falls far. The first convolution and depthwise ones, which take little time, stay in single precision.
+    Weights take 7 bits, since sums of 8 saturate on processors without VNNI.
 
     Args:
         path: what `export_onnx` wrote.

@@ -6,7 +6,7 @@ import numpy as np
 
 from fer_utils.detector import SMALLEST, Detector
 
-Box = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 LARGE_FACE = 1 / 13  # of a frame's longer side: portraits of a laboratory have no smaller face
 
 

@@ -68,7 +68,7 @@ class Predictor:
 
     Args:
         network: ``"facenet"`` (better) or ``"easynet"`` (faster); ``"facenet-int8"`` and ``"easynet-int8"``
-            need half the room, and half the time on processors with VNNI; or what `fer export onnx` wrote.
+            need half the room and less time on most processors; or a file that `fer export onnx` wrote.
         threads: cores to use; 0 for all.
     """
 

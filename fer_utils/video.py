@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from fer_utils.annotate import Box, annotate, shared_area
+from fer_utils.annotate import annotate, shared_area
 from fer_utils.errors import DataError
+from fer_utils.faces import Box
 from fer_utils.files import atomic_path
 from fer_utils.prediction import Face, Predictor
 

@@ -47,7 +47,9 @@ def merge(
     Raises:
         DataError: no image is left, too few subjects, a damaged image, or `out` holds something else.
     """
-    out, detector = Path(out), detector or Detector()
+    out = Path(out)
+    if detector is None and not all(source.cropped for source in sources):
+        detector = Detector()
     tables = [_six_classes(source, disgust, seed) for source in sources]
     if not (total := sum(map(len, tables))):
         remedy = "`fer data` shows what is there and where to get the rest"
@@ -127,7 +129,7 @@ def _six_classes(source: FaceSource, disgust: DisgustRule, seed: int) -> pd.Data
 
 
 def _write(
-    source: FaceSource, table: pd.DataFrame, rows: Iterable[int], faces: np.ndarray, detector: Detector
+    source: FaceSource, table: pd.DataFrame, rows: Iterable[int], faces: np.ndarray, detector: Detector | None
 ) -> dict[str, Any]:
     """Crop, resize and write the images of a table, add their hashes to it, and describe the cropping."""
     hashes, constant, counts = [], [], np.zeros(len(table), int)

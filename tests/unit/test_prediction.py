@@ -20,14 +20,8 @@ from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.faces import crop_square, resize
 from fer_utils.prediction import Predictor, crop_face
+from fer_utils.video import overlap
 from fer_utils.weights import load_model
-
-
-def overlap(first, second):
-    wide = min(first[2], second[2]) - max(first[0], second[0])
-    high = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(wide, 0) * max(high, 0)
-    return shared / (sum((b[2] - b[0]) * (b[3] - b[1]) for b in (first, second)) - shared)
 
 
 @pytest.fixture(scope="module")
