@@ -38,7 +38,8 @@ const handlers = {
   async look({ picture, name, minFace, cropped }) {
     const { width, height, grey, small, step, bitmap } = await readPixels(picture);
     const start = performance.now();
-    if (cropped === undefined && Math.max(width, height) <= CROPPED_SIDE) cropped = true;
+    const tiny = Math.min(width, height) >= SMALLEST && Math.max(width, height) <= CROPPED_SIDE;
+    if (cropped === undefined && tiny) cropped = true;
     let found = cropped ? [] : await detect(small, step, minFace ?? SMALLEST);
     const detected = performance.now();
     found = found.filter((box) => box[4] >= CONFIDENCE);
