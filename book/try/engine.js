@@ -43,7 +43,7 @@ const handlers = {
     let found = cropped ? [] : await detect(small, step, minFace ?? SMALLEST);
     const detected = performance.now();
     found = found.filter((box) => box[4] >= CONFIDENCE);
-    const fills = found.length === 1 && found[0][3] - found[0][1] >= FILLED * Math.min(width, height);
+    const fills = found.length === 1 && found[0][3] - found[0][1] >= FILLED * Math.max(width, height);
     if (cropped === undefined && fills) cropped = true;
     if (cropped) found = [[0, 0, width, height]];
     const faces = found.map((box) => ({ box: box.slice(0, 4), crop: cropFace(grey, width, height, box) }));
