@@ -88,6 +88,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, photo: Image.Image) -> Path
     folder = tmp_path_factory.mktemp("pictures")
     Image.fromarray(demo_faces(["happy"], seed=3, size=64)[0]).save(folder / "crop.png")
     Image.fromarray(demo_faces(["surprise"], seed=4, size=230)[0]).save(folder / "filled.png")
+    face = Image.fromarray(demo_faces(["surprise"], seed=4, size=230)[0])
+    tall = Image.new("L", (230, 330), 128)
+    tall.paste(face, (0, 50))  # fills the width, but not the picture
+    tall.save(folder / "tall.png")
+    face.resize((12, 12)).save(folder / "tiny.png")
     Image.fromarray(drawn("fear", 5)).save(folder / "drawn.png")
     photo.save(folder / "photo.png")
     turned, exif = photo.transpose(Image.Transpose.ROTATE_90), Image.Exif()
@@ -204,7 +209,7 @@ def choose(page: Page, network: str) -> None:
 
 
 PICTURES = {
-    "crop.png": 1, "filled.png": 1, "drawn.png": 1, "clear.png": 1,
+    "crop.png": 1, "filled.png": 1, "tall.png": 1, "tiny.png": 0, "drawn.png": 1, "clear.png": 1,
     "photo.png": 3, "turned.jpg": 3, "turned.webp": 3,
 }  # fmt: skip
 
