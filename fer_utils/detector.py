@@ -6,8 +6,8 @@ The three networks are facenet-pytorch's, exported by `fer_utils.export`; the bo
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -55,23 +55,25 @@ class Detector:
         """
         step = 1 if min_face else max(1, max(picture.shape[:2]) // LARGEST_SIDE)
         pixels = np.asarray(Image.fromarray(picture).reduce(step)) if step > 1 else picture
-        sums = _Sums(pixels if pixels.ndim == 3 else pixels[..., None])
+        sums = _sums(pixels if pixels.ndim == 3 else pixels[..., None])
         boxes = self._propose(sums, min_face or SMALLEST)
-        boxes = self._refine(sums, boxes)
-        boxes = self._output(sums, boxes)
+        boxes, offsets = self._look(sums, boxes, 1, 24)
+        kept = suppress(boxes, 0.7)
+        boxes, offsets = self._look(sums, _squares(_moved(boxes[kept], offsets[kept])), 2, 48)
+        boxes = _moved(boxes, offsets)
+        boxes = boxes[suppress(boxes, 0.7, smaller=True)]
         boxes = boxes[boxes[:, 4] >= min_confidence]
         boxes[:, :4] *= step
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         return boxes[np.argsort(-area, kind="stable")].astype(np.float32)
 
-    def _propose(self, sums: _Sums, min_face: float) -> np.ndarray:
+    def _propose(self, sums: np.ndarray, min_face: float) -> np.ndarray:
         """First stage: a window of 12 pixels slides over a pyramid. Gives float (N, 5)."""
-        height, width = sums.size
+        height, width = len(sums) - 1, sums.shape[2] - 1
         # Single precision as in facenet-pytorch: a box whose edge falls upon a pixel is then cut off alike.
         scale, levels = 12 / min_face, [np.empty((0, 9), np.float32)]
         while min(height, width) * scale >= 12:
-            shape = int(height * scale + 1), int(width * scale + 1)
-            level = sums.level(*shape)
+            level = _averages([sums], int(height * scale + 1), int(width * scale + 1))
             offsets, probabilities = self._networks[0].run(None, {"pixels": level})
             rows, columns = np.nonzero(probabilities[0, 1] >= THRESHOLDS[0])
             corner = np.stack([columns, rows], 1).astype(np.float32)
@@ -85,89 +87,57 @@ class Detector:
         size = np.tile(boxes[:, 2:4] - boxes[:, :2], 2)
         return _squares(np.hstack([boxes[:, :4] + boxes[:, 5:] * size, boxes[:, 4:5]]))
 
-    def _refine(self, sums: _Sums, boxes: np.ndarray) -> np.ndarray:
-        """Second stage: each proposal at 24 pixels."""
-        boxes, (offsets, probabilities) = self._look(sums, boxes, 1, 24)
-        passed = probabilities[:, 1] > THRESHOLDS[1]
-        boxes = np.hstack([boxes[passed, :4], probabilities[passed, 1:]])
-        kept = suppress(boxes, 0.7)
-        return _squares(_moved(boxes[kept], offsets[passed][kept]))
-
-    def _output(self, sums: _Sums, boxes: np.ndarray) -> np.ndarray:
-        """Third stage: what remains at 48 pixels."""
-        boxes, (offsets, _, probabilities) = self._look(sums, boxes, 2, 48)
-        passed = probabilities[:, 1] > THRESHOLDS[2]
-        boxes = _moved(np.hstack([boxes[passed, :4], probabilities[passed, 1:]]), offsets[passed])
-        return boxes[suppress(boxes, 0.7, smaller=True)]
-
     def _look(
-        self, sums: _Sums, boxes: np.ndarray, stage: int, side: int
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Show a network what is inside the boxes; those outside the picture are left out."""
+        self, sums: np.ndarray, boxes: np.ndarray, stage: int, side: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (N, 5) in which a later stage, at `side` pixels, sees a face, and its offsets (N, 4)."""
         edges = np.trunc(boxes[:, :4]).astype(int)
-        top, left = np.maximum(edges[:, 1], 1) - 1, np.maximum(edges[:, 0], 1) - 1
-        bottom, right = np.minimum(edges[:, 3], sums.size[0]), np.minimum(edges[:, 2], sums.size[1])
+        left, top = np.maximum(edges[:, :2], 1).T - 1
+        right, bottom = np.minimum(edges[:, 2:], (sums.shape[2] - 1, len(sums) - 1)).T
         inside = (bottom > top) & (right > left)
-        regions = np.stack([top, left, bottom, right], 1)[inside]
-        pixels = sums.crops(regions, side)
-        return boxes[inside], self._networks[stage].run(None, {"pixels": pixels})
+        regions = np.stack([top, bottom + 1, left, right + 1], 1)[inside].tolist()
+        pixels = _averages([sums[y:y_end, :, x:x_end] for y, y_end, x, x_end in regions], side, side)
+        offsets, *_, probabilities = self._networks[stage].run(None, {"pixels": pixels})
+        passed = probabilities[:, 1] > THRESHOLDS[stage]
+        return np.hstack([boxes[inside, :4], probabilities[:, 1:]])[passed], offsets[passed]
 
 
-class _Sums:
-    """Sums over all rectangles of a picture: a level of the pyramid, or a crop, costs four look-ups a pixel.
+def _sums(pixels: np.ndarray) -> np.ndarray:
+    """Sums of uint8 (H, W, channels) over all rectangles at its upper left: int32 (H + 1, channels, W + 1).
 
-    Sums are 32-bit and may overflow; the difference that gives a rectangle's sum is right all the same.
+    A mean over any rectangle costs four look-ups. Sums may overflow; differences are right all the same.
     """
+    # Rows, channels, columns: look-ups then copy whole rows, or run along one.
+    table = np.zeros((pixels.shape[0] + 1, pixels.shape[2], pixels.shape[1] + 1), np.int32)
+    table[1:, :, 1:] = pixels.transpose(0, 2, 1)
+    np.cumsum(table, 2, out=table)
+    for above, row in pairwise(table):
+        row += above  # six times as fast as cumsum down the columns
+    return table
 
-    def __init__(self, pixels: np.ndarray) -> None:
-        self.size = pixels.shape[:2]
-        # Rows, channels, columns: look-ups then copy whole rows, or run along one.
-        self._table = np.zeros((pixels.shape[0] + 1, pixels.shape[2], pixels.shape[1] + 1), np.int32)
-        self._table[1:, :, 1:] = pixels.transpose(0, 2, 1)
-        np.cumsum(self._table, 2, out=self._table)
-        for above, row in zip(self._table, self._table[1:], strict=False):
-            row += above  # six times as fast as cumsum down the columns
 
-    def level(self, height: int, width: int) -> np.ndarray:
-        """Area-average the whole picture to a size: float32 (1, 3, height, width), about −1 to 1."""
-        (top, bottom), (left, right) = (
-            _edges(*pair) for pair in zip((0, 0), self.size, (height, width), strict=True)
-        )
-        strips = self._table[bottom] - self._table[top]
+def _averages(tables: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Scale rectangles, cut out of a table of sums, as MTCNN wants them: float32 (N, 3, height, width).
+
+    A pixel, about −1 to 1, is the mean of its part; parts overlap as in adaptive pooling.
+    """
+    means = np.empty((len(tables), 3, height, width), np.float32)
+    for mean, table in zip(means, tables, strict=True):
+        top, bottom = _edges(len(table) - 1, height)
+        left, right = _edges(table.shape[2] - 1, width)
+        strips = table[bottom] - table[top]
         total = strips.take(right, 2, mode="clip")
         total -= strips.take(left, 2, mode="clip")
-        return _pixels(total.transpose(1, 0, 2)[None], (bottom - top)[:, None] * (right - left))
-
-    def crops(self, regions: np.ndarray, side: int) -> np.ndarray:
-        """Area-average regions, int (N, 4), top, left, bottom, right: float32 (N, 3, side, side)."""
-        starts, lengths = regions[:, :2, None], (regions[:, 2:] - regions[:, :2])[..., None]
-        low, high = _edges(starts, lengths, side)
-        _, channels, width = self._table.shape
-        top, bottom = (edges[:, 0, None, :, None] * (channels * width) for edges in (low, high))
-        left, right = (
-            edges[:, 1, None, None] + np.arange(channels)[:, None, None] * width for edges in (low, high)
-        )
-        table = self._table.ravel()
-        total = table[bottom + right]
-        total -= table[top + right]
-        total -= table[bottom + left]
-        total += table[top + left]
-        sides = high - low
-        return _pixels(total, (sides[:, 0, :, None] * sides[:, 1, None])[:, None])
+        mean[:] = total.transpose(1, 0, 2)
+        mean /= ((bottom - top)[:, None] * (right - left)).astype(np.float32) * 128
+    means -= 127.5 / 128
+    return means
 
 
-def _edges(start: Any, length: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each of `count` overlapping parts of a length begins and ends, as adaptive pooling has them."""
+def _edges(length: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each of `count` overlapping parts of a length begins and ends."""
     place = np.arange(count)
-    return start + place * length // count, start - (-(place + 1) * length // count)
-
-
-def _pixels(total: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """Means as MTCNN wants them, float32 (N, 3, H, W), of sums (N, 1 or 3, H, W) over areas (..., H, W)."""
-    scaled = total.astype(np.float32, order="C")
-    scaled /= area.astype(np.float32) * np.float32(128)
-    scaled -= np.float32(127.5 / 128)
-    return np.broadcast_to(scaled, (len(scaled), 3, *scaled.shape[2:]))
+    return place * length // count, -(-(place + 1) * length // count)
 
 
 def suppress(boxes: np.ndarray, threshold: float, *, smaller: bool = False) -> np.ndarray:

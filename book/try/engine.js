@@ -147,7 +147,7 @@ function roundEven(value) {
   return value - down === 0.5 ? down + (down & 1) : Math.round(value);
 }
 
-/** Sums over all rectangles of a picture, see _Sums in detector.py; the rows of the picture are added in turn. */
+/** Sums over all rectangles of a picture, see _sums in detector.py; the rows of the picture are added in turn. */
 class Sums {
   constructor(height, width) {
     Object.assign(this, { height, width, rows: 0, stride: 3 * (width + 1) });

@@ -36,13 +36,9 @@ def people():
 
 @pytest.fixture(scope="module")
 def group(people):
-    """A picture of 480×640 with three faces of different sizes, in colours."""
-    picture = np.full((480, 640), 140, np.uint8)
-    for person, side, y, x in (
-        (people[0], 220, 30, 20),
-        (people[1], 120, 300, 60),
-        (people[2], 160, 200, 420),
-    ):
+    """A picture of 240×320 with three faces of different sizes, in colours."""
+    picture = np.full((240, 320), 140, np.uint8)
+    for person, side, y, x in ((people[0], 110, 15, 10), (people[1], 60, 150, 30), (people[2], 80, 100, 210)):
         small = np.asarray(Image.fromarray(person[:, 30:230]).resize((side, side)))
         picture[y : y + side, x : x + side] = small
     return np.stack([picture, (picture * 0.9).astype(np.uint8), (picture * 0.8).astype(np.uint8)], 2)
@@ -53,7 +49,7 @@ def group(people):
 
 def test_boxes_are_those_of_facenet_pytorch(people, group):
     reference, detector = MTCNN(keep_all=True, min_face_size=20), Detector(threads=1)
-    for picture in [*people, group, group[:, ::-1], group[::2, ::2], group[:, :, 1]]:
+    for picture in [*people[:2], group, group[::2, ::-2], group[:, :, 1]]:
         rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2)
         with torch.inference_mode():
             boxes, scores = reference.detect(Image.fromarray(rgb))
@@ -97,7 +93,7 @@ def test_suppression_is_torchvisions(seed, threshold):
 @pytest.mark.parametrize("name", ["easynet", "facenet"])
 def test_networks_answer_as_in_pytorch(name, people):
     rng = np.random.default_rng(0)
-    corners = rng.uniform((75, 35), (105, 65), (30, 2))
+    corners = rng.uniform((75, 35), (105, 65), (12, 2))
     crops = np.stack([crop_face(people[i % 4], (x, y, x + 90, y + 100)) for i, (x, y) in enumerate(corners)])
     images = crops[:, None].astype(np.float32) / 255
     with torch.inference_mode():
@@ -128,16 +124,15 @@ def test_crops_are_those_that_networks_were_trained_on(left, top, side):
 
 def test_every_face_is_told_the_largest_first(group):
     faces = predict(group, network="easynet")
-    assert [round(face.box[3] - face.box[1], -1) for face in faces] == sorted(
-        (round(face.box[3] - face.box[1], -1) for face in faces), reverse=True
-    )
+    heights = [face.box[3] - face.box[1] for face in faces]
+    assert heights == sorted(heights, reverse=True)
     assert len(faces) == 3 and len(predict(group, network="easynet", largest=True)) == 1
     assert len(predict([group, group], network="easynet")) == 6
     for shape in ((300, 300), (1, 1), (19, 90), (4, 300)):
         assert predict(np.full(shape, 80, np.uint8)) == []
     row = faces.to_frame().iloc[0]
     assert row["emotion"] == faces[0].emotion and row[list(CLASSES)].sum() == pytest.approx(1, abs=1e-3)
-    assert len(predict(group, min_face=110, network="easynet")) == 1
+    assert len(predict(group, min_face=55, network="easynet")) == 1
     assert len(predict(group, min_confidence=1.0, network="easynet")) == 0
 
 
@@ -156,7 +151,7 @@ def test_what_is_cropped_already_is_taken_as_it_is(people):
 
 
 def test_one_predictor_serves_many_threads(group, people):
-    predictor, pictures = Predictor("easynet", threads=1), [group, *people] * 3
+    predictor, pictures = Predictor("easynet", threads=1), [group, *people] * 2
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(predictor.predict, pictures))
     for faces, picture in zip(together, pictures, strict=True):
