@@ -126,17 +126,18 @@ class Predictor:
         pixels = read_picture(picture)
         height, width = pixels.shape[:2]
         small = min(height, width) >= SMALLEST and max(height, width) <= CROPPED_SIDE
-        whole = cropped or (cropped is None and small)
-        found = np.empty((0, 5)) if whole else self._detector.detect(pixels, min_face, min_confidence)
-        found = found[: 1 if largest else None].astype(float)
-        boxes, scores = [tuple(box) for box in found[:, :4].tolist()], found[:, 4].tolist()
-        filled = len(found) == 1 and boxes[0][3] - boxes[0][1] >= FILLED * max(height, width)
-        if whole or (cropped is None and filled):
-            boxes, scores = [(0.0, 0.0, float(width), float(height))], scores or [None]
+        if cropped or (cropped is None and small):
+            found = [[0.0, 0.0, float(width), float(height), None]]
+        else:
+            rows = self._detector.detect(pixels, min_face, min_confidence)[: 1 if largest else None]
+            if cropped is None and len(rows) == 1 and rows[0, 3] - rows[0, 1] >= FILLED * max(height, width):
+                rows[0, :4] = 0, 0, width, height
+            found = rows.tolist()
         grey = np.asarray(Image.fromarray(pixels).convert("L"))
-        crops = [crop_face(grey, box) for box in boxes]
+        crops = [crop_face(grey, tuple(box)) for *box, _ in found]
         answers = self.probabilities(np.stack(crops)) if crops else ()
-        return Faces(Face(source, *parts) for parts in zip(boxes, scores, answers, crops, strict=True))
+        parts = zip(found, answers, crops, strict=True)
+        return Faces(Face(source, tuple(box), score, *seen) for (*box, score), *seen in parts)
 
 
 def predict(pictures: Any, network: str = "facenet", **options: Any) -> Faces:
@@ -160,9 +161,7 @@ def predict(pictures: Any, network: str = "facenet", **options: Any) -> Faces:
     return faces
 
 
-@lru_cache
-def _predictor(network: str) -> Predictor:
-    return Predictor(network)
+_predictor = lru_cache(Predictor)
 
 
 def crop_face(grey: np.ndarray, box: Box) -> np.ndarray:
