@@ -71,6 +71,8 @@ def _merge(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from lightning.pytorch.utilities import rank_zero_only
+
     from fer_utils.experiment import read_result, settings_of, train
 
     space, words = _workspace(options), list(options.words)
@@ -87,6 +89,8 @@ def _train(options: argparse.Namespace) -> None:
         raise ValueError("name a network, emonet, easynet or facenet, or a run to train --like")
     settings |= dict(_setting(word) for word in words)
     run = train(space, network, name=name, resume=options.resume, **settings)
+    if rank_zero_only.rank > 0:
+        return
     name = run.folder.relative_to(space.runs).as_posix()
     print(f"best on validation: epoch {int(run.best['epoch'])}, accuracy {run.best['val_accuracy']:.1%}")
     print(f"`fer evaluate {name}` writes its results file")

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
+from lightning.pytorch.utilities import rank_zero_only
 from sklearn.model_selection import StratifiedKFold
 from torch import nn
 
@@ -156,6 +157,8 @@ def settings_of(result: Result) -> Settings:
     augment = settings.pop("augment")
     settings |= {"augment": None} if augment is None else {f"augment.{k}": v for k, v in augment.items()}
     settings |= result.model["options"] | {"precision": result.precision}
+    if result.processes > 1:
+        settings["devices"] = result.processes
     if set(result.data["trained_on"]) != set(result.data["sources"]):
         settings["sources"] = result.data["trained_on"]
     if result.labels:
@@ -238,10 +241,11 @@ def train(
         return load_run(space, name, verbose=verbose)
     how = {"targets": targets, "about": about, "resume": resume, "verbose": verbose} | trainer
     done = fit(model, *splits, recipe, folder, **how)
-    if calibrated:
-        write_json(folder / "calibration.json", calibrate(done.model, splits[1]))
-    header = about | {"network": network, "options": model.options}
-    save_checkpoint(done.model, folder / "model.safetensors", header)
+    if rank_zero_only.rank == 0:  # of several processes, one writes
+        if calibrated:
+            write_json(folder / "calibration.json", calibrate(done.model, splits[1]))
+        header = about | {"network": network, "options": model.options}
+        save_checkpoint(done.model, folder / "model.safetensors", header)
     return done
 
 
@@ -383,6 +387,7 @@ class Result:
     validation: dict[str, dict[str, Any]]  # `metrics` by variant: fer2013, fer2013+flip, …
     test: dict[str, dict[str, Any]] = field(default_factory=dict)  # empty where it was not read
     precision: str = "32-true"
+    processes: int = 1  # that shared the images; each took `batch_size` a step
     protocol: dict[str, Any] = field(default_factory=lambda: {"disgust": "drop", "other_splits": []})
     teachers: dict[str, Any] | None = None
     labels: dict[str, Any] | None = None

@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import json
 import logging
+import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -105,7 +106,7 @@ def loader(faces: Dataset[Batch], recipe: Recipe, **options: Any) -> DataLoader:
     # A loader draws a seed for its workers whenever it is opened, which in a resumed run is at another time;
     # from a generator of its own, so that augmentation and dropout do not notice.
     options |= {"generator": torch.Generator().manual_seed(recipe.seed), "collate_fn": lambda batch: batch}
-    return DataLoader(faces, recipe.batch_size, pin_memory=torch.cuda.is_available(), **options)
+    return DataLoader(faces, pin_memory=torch.cuda.is_available(), **options)
 
 
 class Classifier(L.LightningModule):
@@ -269,6 +270,11 @@ def fit(
     with `resume`, if its `run.json` agrees (but for `revision`), and ends with the same weights as if it had
     not been stopped. What is left of the options is for `lightning.Trainer`: `precision`, `devices`, …
 
+    Several processes (`devices`, `num_nodes`) share the images of training and of validation, take
+    `batch_size` images a step each, and average their gradients, as if one process took all. What each
+    draws for augmentation and dropout is its own, and so are its statistics of batch normalisation, of which
+    process zero's are kept: Lightning's `sync_batchnorm` would join them, on GPUs alone. Process zero writes.
+
     Targets, float32 (N, 6), are a distribution over the classes for each training face, in place of its
     label. Further columns are a distribution, times its loss weight, for an auxiliary task (Caruana 1997):
     while the network trains, its last layer has a unit more for each; rows of zeros ask none.
@@ -289,18 +295,26 @@ def fit(
         )
     except (MisconfigurationException, RuntimeError) as error:
         raise ValueError(str(error)) from None
+    about["processes"] = trainer.world_size
     if resume:
         check_same_run(folder, about)
-    else:  # also weights of an earlier run, which must not pass for those of this one if it is stopped
-        for old in ("last.ckpt", "best.ckpt", "history.csv", "model.safetensors"):
+    if trainer.is_global_zero:
+        # Also weights of an earlier run, which must not pass for those of this one if it is stopped.
+        for old in () if resume else ("last.ckpt", "best.ckpt", "history.csv", "model.safetensors"):
             (folder / old).unlink(missing_ok=True)
-    write_json(folder / "run.json", about)
+        write_json(folder / "run.json", about)
     keep_freed_memory()
     start = folder / "last.ckpt" if resume and (folder / "last.ckpt").exists() else None
-    sampler = DistributedSampler(seen, trainer.world_size, trainer.global_rank, seed=recipe.seed)
+    rank, processes, size = trainer.global_rank, trainer.world_size, recipe.batch_size
+    sampler = DistributedSampler(seen, processes, rank, seed=recipe.seed)
     # Batch normalisation cannot be trained on a last batch of one image.
-    alone = len(sampler) % recipe.batch_size == 1
-    batches = loader(seen, recipe, sampler=sampler, drop_last=alone), loader(judged, recipe)
+    alone = len(sampler) % size == 1
+    # Of validation, each process has as many batches, and each image is in one of them.
+    parts = np.array_split(np.arange(len(judged)), processes * math.ceil(len(judged) / (processes * size)))
+    batches = (
+        loader(seen, recipe, batch_size=size, sampler=sampler, drop_last=alone),
+        loader(judged, recipe, batch_sampler=parts[rank::processes]),
+    )
     layer = last_layer(model)
     classes = layer.out_features
     set_outputs(layer, classes if targets is None else targets.shape[1])
@@ -318,7 +332,8 @@ def check_same_run(folder: Path, about: Mapping[str, Any]) -> None:
     """Raise DataError where the run that began in a folder notes other settings in `run.json`."""
     path = folder / "run.json"
     then = json.loads(path.read_text(encoding="utf-8")) if path.exists() else about
-    then, now = ({**run, **run["recipe"]} for run in (then, json.loads(json.dumps(about))))
+    then, now = ({**run, **run["recipe"]} for run in ({"processes": 1} | then, json.loads(json.dumps(about))))
+    now.setdefault("processes", then["processes"])
     different = {k for k in then.keys() | now.keys() if then.get(k) != now.get(k)} - {"revision", "recipe"}
     if different:
         problem = f"the run began with other settings ({', '.join(sorted(different))} changed)"

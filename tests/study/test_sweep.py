@@ -2,8 +2,13 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
+import tempfile
 import time
+from collections import Counter
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -117,12 +122,12 @@ def test_importance_finds_the_setting_that_matters(monkeypatch):
 DRAWN = [{"x": float(n)} for n in range(6)]
 
 
-def find(folder, train):
-    path = folder / "trials.db"
-    return sweep.search(path, "x", DRAWN, lambda trial: train(trial.suggest_float("x", 0, 9)))
+def find(folder, train, url=None):
+    url = url or f"sqlite:///{folder / 'trials.db'}"
+    return sweep.search(url, str(folder), DRAWN, lambda trial: train(trial.suggest_float("x", 0, 9)))
 
 
-def in_processes(tmp_path, train, count):
+def in_processes(tmp_path, train, count, url=None):
     """Run `find` in forked processes to their ends; gives them and the folder of their database.
 
     A process forked from one with threads may wait for a lock that nobody holds: then all begin anew.
@@ -132,7 +137,7 @@ def in_processes(tmp_path, train, count):
         folder.mkdir()
         fork = multiprocessing.get_context("fork")
         found = [
-            fork.Process(target=find, args=(folder, partial(train, folder)), daemon=True)
+            fork.Process(target=find, args=(folder, partial(train, folder), url), daemon=True)
             for _ in range(count)
         ]
         for process in found:
@@ -172,8 +177,54 @@ def test_the_draw_of_a_killed_process_is_trained_again(tmp_path, monkeypatch, mo
         (killed,), folder = in_processes(tmp_path, die, 1)
     assert killed.exitcode == -signal.SIGKILL
     assert [t.value for t in find(folder, lambda x: x)] == [0, 1, 2, 3, 4, 5]
-    study = optuna.load_study(study_name="x", storage=f"sqlite:///{folder / 'trials.db'}")
+    study = optuna.load_study(study_name=str(folder), storage=f"sqlite:///{folder / 'trials.db'}")
     assert [t.user_attrs["draw"] for t in study.get_trials(states=(TrialState.FAIL,))] == [0]
+
+
+@pytest.fixture
+def postgres():
+    """URL of a server of Debian's PostgreSQL, which is started for the test and reached by a socket."""
+    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed", exc_type=ImportError)
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), default=None)
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    user = "postgres" if os.geteuid() == 0 else None  # the server refuses to be root's
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # a socket's path must be short
+
+    def call(program, *options):
+        command = [programs.with_name(program), "-D", folder / "data", *options]
+        subprocess.run(command, user=user, cwd=folder, check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+    try:
+        if user:
+            shutil.chown(folder, user)
+        call("initdb", "--auth=trust", "--username=fer", "--no-sync", "--no-locale", "--encoding=UTF8")
+        call(
+            "pg_ctl", "-o", f"-k {folder} -c listen_addresses='' -c fsync=off", "-l", folder / "log", "start"
+        )
+        yield f"postgresql+psycopg://fer@/postgres?host={folder}"
+        call("pg_ctl", "--mode=immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_on_postgresql_two_workers_of_which_one_is_killed_train_all_draws_once(tmp_path, postgres):
+    def train(folder, x):
+        (folder / f"{os.getpid()}-{x:g}").touch()
+        time.sleep(0.2)
+        if len(list(folder.glob(f"{os.getpid()}-*"))) == 2:
+            with suppress(FileExistsError), (folder / "killed").open("x") as file:
+                print(f"{x:g}", end="", file=file, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+        (folder / f"done-{x:g}").touch(exist_ok=False)
+        return x
+
+    both, folder = in_processes(tmp_path, train, 2, postgres)
+    assert sorted(process.exitcode for process in both) == [-signal.SIGKILL, 0]
+    begun = Counter(path.name.split("-")[1] for path in folder.glob("[0-9]*-*"))
+    assert begun == Counter("012345") + Counter((folder / "killed").read_text())
+    done = find(folder, lambda x: pytest.fail("trained again"), postgres)
+    assert [(t.user_attrs["draw"], t.value) for t in done] == [(n, float(n)) for n in range(6)]
 
 
 def test_a_draw_that_fails_stops_the_search_and_is_tried_again(tmp_path):

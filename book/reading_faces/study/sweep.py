@@ -8,6 +8,7 @@ with other seeds, since the best of many is partly chance.
 
 Optuna (Akiba et al. 2019) keeps the trials in an SQLite file of the workspace: a stopped search goes on when
 the command is given again, several processes share a search, and the draw of one that died is trained again.
+Several machines share one in a PostgreSQL database: `--storage postgresql+psycopg://user@machine/database`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import optuna
+import sqlalchemy
 import torch
 from filelock import FileLock
 from optuna.distributions import distribution_to_json
@@ -115,13 +118,25 @@ class Bench:
         return float(run.best["val_accuracy"])
 
 
+@contextmanager
+def alone(engine: sqlalchemy.Engine) -> Iterator[None]:
+    """Wait until no other process is here: by a lock of PostgreSQL, or of a file beside SQLite's."""
+    if engine.dialect.name == "sqlite":
+        with FileLock(Path(engine.url.database).with_suffix(".lock")):
+            yield
+    else:
+        with engine.begin() as connection:  # at whose end, also by death, the lock is given back
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(0)"))
+            yield
+
+
 def search(
-    path: Path, name: str, drawn: Sequence[Settings], objective: Callable[[optuna.Trial], float]
+    url: str, name: str, drawn: Sequence[Settings], objective: Callable[[optuna.Trial], float]
 ) -> list[FrozenTrial]:
     """Have every draw trained once, by this process or another, and return their trials in order.
 
     Args:
-        path: of the database.
+        url: of the database, SQLite's or PostgreSQL's, as SQLAlchemy takes it.
         name: of the search in it.
         drawn: as `draws` gives them.
         objective: trains what a trial suggests.
@@ -136,10 +151,10 @@ def search(
             raise optuna.TrialPruned
         return objective(trial)
 
-    lock = FileLock(path.with_suffix(".lock"))
-    with lock:
+    engine = sqlalchemy.create_engine(url)
+    with alone(engine):
         retry = RetryHeartbeatStaleTrialCallback()
-        storage = RDBStorage(f"sqlite:///{path}", heartbeat_stale_trial_callback=retry, **RETRY)
+        storage = RDBStorage(url, heartbeat_stale_trial_callback=retry, **RETRY)
         known = {"storage": storage, "study_name": name, "load_if_exists": True}
         study = optuna.create_study(direction="maximize", **known)
         # By number and state, since `skip_if_exists` would skip a draw that failed.
@@ -149,7 +164,7 @@ def search(
     ask = study.ask
 
     def ask_alone() -> optuna.Trial:
-        with lock:  # SQLite does not keep two processes from taking the same waiting trial
+        with alone(engine):  # SQLite does not keep two processes from taking the same waiting trial
             # A process that died before its first sign of life would leave a trial that is never stale.
             for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,))[:1]:
                 storage.record_heartbeat(trial._trial_id)
@@ -177,20 +192,24 @@ def importance(trials: Sequence[FrozenTrial], resamples: int = 40) -> dict[str, 
     return {n: np.quantile([each[n] for each in grown], quantiles).round(4).tolist() for n in names}
 
 
-def run(space: Workspace, precision: str | None = None, **budget: int) -> dict[str, Any]:
+def run(
+    space: Workspace, precision: str | None = None, storage: str | None = None, **budget: int
+) -> dict[str, Any]:
     """Search, or go on with a search that was stopped, or help one that runs, and write the report.
 
-    The trials are in the workspace's `sweeps/facenet.db`; `budget` changes that of the trials, `BUDGET`.
+    The trials are in the database `storage`, by default SQLite's file `sweeps/facenet.db` of the workspace;
+    `budget` changes that of the trials, `BUDGET`.
     """
     budget, precision = BUDGET | budget, precision or default_precision()
     path, checksum = space.build / "sweeps" / "facenet.db", sha256(space.faceset / "manifest.json")
     path.parent.mkdir(parents=True, exist_ok=True)
+    url = storage or f"sqlite:///{path}"
     settled = {"precision": precision, "faceset": checksum, "budget": budget | {"trials": None}}
     bench, done, best, ranges = Bench(space, budget, precision), {}, {}, {}
     for o in OPTIMIZERS:
         drawn = draws(o, space.profile, budget["trials"])
         objective = lambda trial, o=o: bench(suggest(trial, o, space.profile))  # noqa: E731
-        done[o] = search(path, json.dumps([o, settled]), drawn, objective)
+        done[o] = search(url, json.dumps([o, settled]), drawn, objective)
         top = max(done[o], key=lambda trial: trial.value)
         settings = suggest(FixedTrial(top.params), o, space.profile)
         about = {"draw": top.user_attrs["draw"], "value": top.value, "params": top.params}
@@ -222,8 +241,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Search on the real merged set; start it twice for two processes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--precision", help="bf16-mixed, say")
+    parser.add_argument("--storage", metavar="URL", help="of a database that several machines share")
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the heartbeat is one
-    run(workspace("full"), parser.parse_args(arguments).precision)
+    asked = parser.parse_args(arguments)
+    run(workspace("full"), asked.precision, asked.storage)
 
 
 if __name__ == "__main__":
