@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import torch
 from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from onnx import TensorProto, helper, numpy_helper
-from onnx_ir.passes.common import RemoveUnusedNodesPass
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+from onnxruntime.quantization import quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
@@ -49,9 +50,12 @@ class _Classifier(nn.Module):
 def export_network(model: nn.Module, faces: FaceSet, path: Path) -> float:
     """Write a network in single precision, and beside it, as ``NAME-int8.onnx``, in 8 bits.
 
+    Both take any number of `images` at once, and note the temperature by which logits are to be divided.
+    What is exact in half precision, as the weights of published networks are, is stored so.
+
     Args:
         model: gives logits (B, 6) for float32 images (B, 1, 64, 64) of 0–1.
-        faces: validation gives the temperature, 512 training faces the ranges of activations.
+        faces: validation gives the temperature, 512 training faces the ranges of activations in 8 bits.
         path: ends in ``.onnx``.
 
     Returns:
@@ -59,55 +63,35 @@ def export_network(model: nn.Module, faces: FaceSet, path: Path) -> float:
     """
     validation, training = faces.split("validation"), faces.split("train")
     temperature = fit_temperature(validation.labels, predict(model, validation))
-    export_onnx(model, path, temperature)
-    rows = np.random.default_rng(0).permutation(len(training))[:512]
-    export_int8(path, training.take(rows), path.with_stem(f"{path.stem}-int8"))
-    return temperature
-
-
-def export_onnx(model: nn.Module, path: Path, temperature: float = 1.0) -> None:
-    """Write a network as one ONNX file, for any number of images at once.
-
-    What is exact in half precision, as the weights of published networks are, is stored so and computed in
-    single precision.
-
-    Args:
-        model: takes float32 images (B, 1, 64, 64) of 0–1 as `images`, gives `logits` (B, 6).
-        path: ends in ``.onnx``.
-        temperature: what logits are divided by to be calibrated; a note in the file.
-    """
-    network = _export(
-        _Classifier(model.eval()), torch.zeros(2, 1, SIDE, SIDE), "images", ["logits"], {0: "count"}
-    )
-    helper.set_model_props(network, {"temperature": f"{temperature:.4f}"})
-    casts = []
+    network = _export(_Classifier(model), torch.zeros(2, 1, SIDE, SIDE), "images", ["logits"], {0: "count"})
+    notes, casts = {"temperature": f"{temperature:.4f}"}, []
+    helper.set_model_props(network, notes)
     for tensor in network.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if (
-            values.dtype == np.float32
-            and values.size > 1000
-            and np.array_equal(half := values.astype(np.float16), values)
-        ):
-            name = tensor.name
+        values, name = numpy_helper.to_array(tensor), tensor.name
+        half = values.astype(np.float16)
+        if values.dtype == np.float32 and values.size > 1000 and np.array_equal(half, values):
             tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
             casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
     for cast in reversed(casts):
         network.graph.node.insert(0, cast)
     _save(network, path)
+    rows = np.random.default_rng(0).permutation(len(training))[:512]
+    network = _quantised(path, training.take(rows))
+    helper.set_model_props(network, notes)
+    _save(network, path.with_stem(f"{path.stem}-int8"))
+    return temperature
 
 
-def export_int8(path: Path, faces: np.ndarray, out: Path) -> None:
-    """Quantise an exported network to 8 bits: weights per channel, activations by the faces given.
+def _quantised(path: Path, faces: np.ndarray) -> onnx.ModelProto:
+    """An exported network in 8 bits: weights per channel, activations by the uint8 faces (N, 64, 64) given.
 
     Only convolutions and fully connected layers are: with resizing and standardisation in 8 bits, accuracy
     falls far. The first convolution and depthwise ones, which take little time, stay in single precision.
     Weights take 7 bits, since sums of 8 saturate on processors without VNNI.
-
-    Args:
-        path: what `export_onnx` wrote.
-        faces: uint8 (N, 64, 64), a few hundred training faces.
-        out: ends in ``.onnx``.
     """
+    images = faces[:, None].astype(np.float32) / 255
+    batches = iter([{"images": batch} for batch in np.array_split(images, -(-len(images) // 32))])
+    reader = SimpleNamespace(get_next=lambda: next(batches, None))
     with tempfile.TemporaryDirectory() as folder:
         ready, done = Path(folder) / "ready.onnx", Path(folder) / "int8.onnx"
         quant_pre_process(path, ready, skip_symbolic_shape=True)
@@ -115,11 +99,8 @@ def export_int8(path: Path, faces: np.ndarray, out: Path) -> None:
         groups = [helper.get_node_attr_value(node, "group") for node in convolutions]
         kept = [node.name for place, node in enumerate(convolutions) if place == 0 or groups[place] > 1]
         layers = {"op_types_to_quantize": ["Conv", "Gemm"], "nodes_to_exclude": kept}
-        how = {"quant_format": QuantFormat.QDQ, "per_channel": True, "reduce_range": True}
-        quantize_static(ready, done, _Batches(faces), **layers, **how)
-        network = onnx.load(done)
-    helper.set_model_props(network, {p.key: p.value for p in onnx.load(path).metadata_props})
-    _save(network, out)
+        quantize_static(ready, done, reader, **layers, per_channel=True, reduce_range=True)
+        return onnx.load(done)
 
 
 def export_detector(folder: Path) -> None:
@@ -131,18 +112,7 @@ def export_detector(folder: Path) -> None:
     )
     for network, side, name, outputs, dynamic in stages:
         example = torch.zeros(2, 3, side, side)
-        _save(_export(network.eval(), example, "pixels", outputs, dynamic), folder / f"mtcnn-{name}.onnx")
-
-
-class _Batches(CalibrationDataReader):
-    def __init__(self, faces: np.ndarray) -> None:
-        images = faces[:, None].astype(np.float32) / 255
-        self._batches = iter(np.array_split(images, -(-len(images) // 32)))
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next images, or none."""
-        batch = next(self._batches, None)
-        return None if batch is None else {"images": batch}
+        _save(_export(network, example, "pixels", outputs, dynamic), folder / f"mtcnn-{name}.onnx")
 
 
 def _export(
@@ -152,22 +122,17 @@ def _export(
     names = {"input_names": [given], "output_names": outputs, "dynamic_shapes": (sizes,)}
     # Its own optimiser would fold batch norm into weights, which are then exact in single precision only.
     program = torch.onnx.export(
-        model, (example,), opset_version=OPSET, optimize=False, verbose=False, **names
+        model.eval(), (example,), opset_version=OPSET, optimize=False, verbose=False, **names
     )
     fold_constants(program.model)
     RemoveUnusedNodesPass()(program.model)
-    # Where each node stood in whose source file is of no use to others.
+    ClearMetadataAndDocStringPass()(program.model)  # where each node stood in whose source file
     network = program.model_proto
-    for node in network.graph.node:
-        del node.metadata_props[:]
-    for value in network.graph.value_info:
-        del value.metadata_props[:]
+    del network.graph.value_info[:]  # the same notes once more, and sizes that a reader works out
     return network
 
 
 def _save(network: onnx.ModelProto, path: Path) -> None:
-    network.doc_string = ""
-    del network.graph.metadata_props[:]
     onnx.checker.check_model(network)
     with atomic_path(path) as aside:
         onnx.save(network, aside)

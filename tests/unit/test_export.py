@@ -1,7 +1,6 @@
 """What `fer export onnx` writes is the same network, calibrated, and small."""
 
 import numpy as np
-import pytest
 import torch
 
 from fer_utils.cli import main
@@ -11,22 +10,14 @@ from fer_utils.prediction import Predictor
 from fer_utils.weights import save_checkpoint
 
 
-@pytest.mark.parametrize(
-    ("network", "options"),
-    [
-        ("easynet", {"widths": [8, 8, 8], "hidden": 8, "image_size": 32}),
-        ("facenet", {"trunk_width": 0.25, "pretrained": "none", "head": [], "input_size": 48}),
-    ],
-)
-def test_an_exported_network_answers_as_before(tmp_path, toy_faces, monkeypatch, network, options):
+def test_an_exported_network_answers_as_before(tmp_path, toy_faces, monkeypatch):
     torch.manual_seed(0)
-    for name in ("CHANNELS", "STRIDES"):  # a MobileNet of two blocks is exported sooner
-        monkeypatch.setattr(MobileNetV1, name, getattr(MobileNetV1, name)[:2])
-    model = build(network, **options)
+    for name in ("CHANNELS", "STRIDES"):  # a MobileNet of one block is exported sooner
+        monkeypatch.setattr(MobileNetV1, name, getattr(MobileNetV1, name)[:1])
+    model = build("facenet", trunk_width=0.5, pretrained="none", head=[], input_size=48)
     model(torch.rand(64, 1, 64, 64))  # batch norm sees something
-    save_checkpoint(
-        model.eval(), tmp_path / "mine.safetensors", {"network": network, "options": model.options}
-    )
+    about = {"network": "facenet", "options": model.options}
+    save_checkpoint(model.eval(), tmp_path / "mine.safetensors", about)
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "faceset").symlink_to(toy_faces.path)
     monkeypatch.setenv("FER_BUILD", str(tmp_path))
