@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -36,7 +35,8 @@ def annotate(pixels: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] |
     line = max(1, round(longer / 400))
     for face in faces:
         for colour, outset in ((GROUND, line), (BEST, 0)):
-            _outline(draw, face.box, colour, line, outset)
+            left, top, right, bottom = (round(edge) for edge in face.box)
+            draw.rectangle((left - outset, top - outset, right + outset, bottom + outset), None, colour, line)
     taken = [face.box for face in faces]
     least = max(11, longer / 90)
     for place, face in enumerate(faces):
@@ -51,12 +51,6 @@ def annotate(pixels: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] |
         image.paste(panel.convert("RGB"), spot, panel.getchannel("A"))
         taken.append((*spot, spot[0] + panel.width, spot[1] + panel.height))
     return np.asarray(image)
-
-
-def _outline(draw: Any, box: Box, colour: tuple[int, ...], width: int, outset: int) -> None:
-    left, top, right, bottom = (round(v) for v in box)
-    edges = left - outset, top - outset, max(left, right) + outset, max(top, bottom) + outset
-    draw.rectangle(edges, None, colour, width)
 
 
 def _panel(face: Face, title: str, size: int) -> Image.Image:
@@ -79,9 +73,7 @@ def _panel(face: Face, title: str, size: int) -> Image.Image:
     return panel
 
 
-@lru_cache
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
+_font = lru_cache(ImageFont.load_default)
 
 
 def _spot(

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         with printer.failures():
             raise failure
     # One picture is computed on all cores, several are computed side by side.
-    workers = min(len(pictures), os.cpu_count() or 1)
+    workers = max(1, min(len(pictures), os.cpu_count() or 1))
     predictor = Predictor(options.network, threads=1 if workers > 1 else 0)
     how = {name: getattr(options, name) for name in ("largest", "min_confidence", "min_face")}
 
@@ -102,11 +102,9 @@ def find(paths: list[str]) -> tuple[list[Path], list[DataError]]:
     for text in paths:
         path = Path(text)
         if path.is_dir():
-            found = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in FORMATS and file.is_file()
-            )
+            found = sorted(f for f in path.rglob("*") if f.suffix.lower() in FORMATS and f.is_file())
             if not found:
-                failures.append(DataError("there are no pictures in this folder", file=path, remedy=""))
+                failures.append(DataError("there are no pictures in this folder", file=path))
         elif path.exists() or not glob.has_magic(text):
             found = [path]  # reading it will say if it is missing
         else:
@@ -122,8 +120,6 @@ def in_order(
     work: Callable[[Path], Faces], files: list[Path], workers: int
 ) -> Iterator[tuple[Path, Future[Faces]]]:
     """Answers side by side and in order, few of them ahead, so that memory does not grow with the files."""
-    if not files:
-        return
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[tuple[Path, Future[Faces]]] = deque()
         for file in files:
@@ -138,17 +134,15 @@ def annotated(folder: Path, files: list[Path]) -> dict[Path, Path]:
     if folder.suffix.lower() in VIDEOS and len(files) == 1:
         return {files[0]: folder}
     folder.mkdir(parents=True, exist_ok=True)
-    targets: dict[Path, Path] = {}
-    taken: set[Path] = set()
+    originals: dict[Path, Path] = {}
     for file in files:
         ending, number = ".mp4" if file.suffix.lower() in VIDEOS else ".png", 1
         target = folder / f"{file.stem}{ending}"
-        while target in taken:
+        while target in originals:
             number += 1
             target = folder / f"{file.stem}-{number}{ending}"
-        taken.add(target)
-        targets[file] = target
-    return targets
+        originals[target] = file
+    return {file: target for target, file in originals.items()}
 
 
 class _Printer:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ INERTIA = 0.2  # seconds over which a face's speed is averaged
 SMOOTHING = 0.12  # seconds: time constant of the filter, fitted on drawn sequences (chapter 9)
 MISSING = 1.0  # seconds that a video may end before its header says so
 TICKS = 90_000  # a second, in the videos that are written
-COVER = 0x400  # FFmpeg's mark of a still picture that belongs to a sound
 
 # FFmpeg's names for cameras, by system: the input format, and the camera of a number.
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
@@ -37,13 +36,11 @@ class Frame:
     Attributes:
         number: from 0, of all frames of the video.
         seconds: from the first frame, by the video's own time stamps; never less than a frame before.
-        length: of the whole video in seconds; 0 if unknown, as of a camera.
         pixels: uint8 (H, W, 3), RGB, upright, with square pixels.
     """
 
     number: int
     seconds: float
-    length: float
     pixels: np.ndarray
 
 
@@ -65,9 +62,14 @@ def read_video(source: Path | str | int, every: int = 1) -> Iterator[Frame]:
         import av
     except ImportError:
         raise DataError("videos need the package av", remedy='`pip install "fer-utils[video]"`') from None
-    given, seconds = 0, 0.0
+    given, seconds, name, kind = 0, 0.0, str(source), None
+    if isinstance(source, int):
+        if sys.platform not in CAMERAS:
+            raise DataError("cameras can be read on Linux and macOS only", remedy="record a video first")
+        kind, name = CAMERAS[sys.platform]
+        name = name.format(source)
     try:
-        with av.open(*_place(source)) as container:
+        with av.open(name, format=kind) as container:
             stream = _pictures(container)
             length = float((container.duration or 0) / av.time_base)
             start, ended = None, 0.0
@@ -76,20 +78,18 @@ def read_video(source: Path | str | int, every: int = 1) -> Iterator[Frame]:
                     ended = max(ended, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 for frame in packet.decode() if packet.stream is stream else ():
                     if frame.is_corrupt:
-                        raise ValueError("a frame is cut off")
+                        raise EOFError("a frame is cut off")
                     time = given / (stream.guessed_rate or 25) if frame.time is None else frame.time
                     start = time if start is None else start
                     seconds = max(seconds, float(time - start))
                     if given % every == 0:
-                        yield Frame(given, seconds, length, _upright(frame, stream))
+                        yield Frame(given, seconds, _upright(frame, stream))
                     given += 1
             if not given:
-                raise ValueError("it has no frame")
+                raise EOFError("it has no frame")
             if ended - (container.start_time or 0) / av.time_base < length - MISSING:
-                raise ValueError(f"it should last {length:.1f} s")
-    except DataError:
-        raise
-    except (av.error.FFmpegError, ValueError) as error:
+                raise EOFError(f"it should last {length:.1f} s")
+    except (av.error.FFmpegError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         problem, remedy = f"this is no video, or a damaged one ({reason})", "give a whole video"
         if given:
@@ -103,23 +103,13 @@ def read_video(source: Path | str | int, every: int = 1) -> Iterator[Frame]:
         raise DataError(problem, file=None if isinstance(source, int) else source, remedy=remedy) from None
 
 
-def _place(source: Path | str | int) -> tuple[str, str | None, str | None]:
-    """What PyAV opens: name, mode and format."""
-    if not isinstance(source, int):
-        return str(source), "r", None
-    if sys.platform not in CAMERAS:
-        raise DataError("cameras can be read on Linux and macOS only", remedy="record a video first")
-    kind, name = CAMERAS[sys.platform]
-    return name.format(source), "r", kind
-
-
 def _pictures(container: Any) -> Any:
     """The first stream of moving pictures: no cover of a song, and no text, which FFmpeg would draw."""
-    streams = () if container.format.name == "tty" else container.streams.video
-    for stream in streams:
-        if not stream.disposition & COVER:
-            return stream
-    raise DataError("there is no video in this file", file=container.name, remedy="give a video or pictures")
+    streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+    if not streams or container.format.name == "tty":
+        problem = "there is no video in this file"
+        raise DataError(problem, file=container.name, remedy="give a video or pictures")
+    return streams[0]
 
 
 def _upright(frame: Any, stream: Any) -> np.ndarray:
@@ -135,13 +125,12 @@ def _upright(frame: Any, stream: Any) -> np.ndarray:
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-@dataclass
+@dataclass(eq=False)
 class _Track:
     number: int
-    face: Face
-    seconds: float
-    smooth: np.ndarray  # float (6,): averaged probabilities
-    speed: np.ndarray  # float (4,): of the box, pixels a second
+    face: Face  # as it was seen last, its probabilities averaged
+    seconds: float  # when that was
+    speed: np.ndarray | float = 0.0  # float (4,): of the box, pixels a second
 
     def near(self, box: Box, seconds: float) -> float:
         """Overlap with where the face was, or would be had it gone on as it went."""
@@ -154,11 +143,11 @@ class _Track:
         if passed > 0:
             speed = (np.array(face.box) - self.face.box) / passed
             self.speed = self.speed + _weight(passed, INERTIA) * (speed - self.speed)
-        self.smooth = self.smooth + _weight(passed, smoothing) * (face.probabilities - self.smooth)
-        self.face, self.seconds = face, seconds
+        smooth = self.face.probabilities
+        smooth = smooth + _weight(passed, smoothing) * (face.probabilities - smooth)
+        self.face, self.seconds = replace(face, probabilities=smooth), seconds
 
 
-@dataclass
 class Tracker:
     """Gives faces of successive frames a number, and smooths what is predicted of each.
 
@@ -170,10 +159,9 @@ class Tracker:
         smoothing: time constant τ in seconds; 0 for none.
     """
 
-    smoothing: float = SMOOTHING
-    _tracks: list[_Track] = field(default_factory=list)
-    _count: int = 0
-    _last: float = 0.0
+    def __init__(self, smoothing: float = SMOOTHING) -> None:
+        self.smoothing, self._last, self._numbers = smoothing, 0.0, count()
+        self._tracks: list[_Track] = []
 
     def update(self, faces: Iterable[Face], seconds: float) -> list[tuple[int, Face]]:
         """Take the faces of a frame.
@@ -195,21 +183,14 @@ class Tracker:
         ]
         found: dict[int, _Track] = {}
         for shared, place, track in sorted(pairs, key=lambda pair: -pair[0]):
-            taken = place in found or any(track is other for other in found.values())
-            if shared >= OVERLAP and not taken:
+            if shared >= OVERLAP and place not in found and track not in found.values():
                 track.follow(faces[place], seconds, self.smoothing)
                 found[place] = track
         for place, face in enumerate(faces):
             if place not in found:
-                found[place] = _Track(
-                    self._count, face, seconds, face.probabilities.astype(float), np.zeros(4)
-                )
+                found[place] = _Track(next(self._numbers), face, seconds)
                 self._tracks.append(found[place])
-                self._count += 1
-        return [
-            (found[place].number, replace(face, probabilities=found[place].smooth.astype(np.float32)))
-            for place, face in enumerate(faces)
-        ]
+        return [(found[place].number, found[place].face) for place in range(len(faces))]
 
 
 def predict_video(

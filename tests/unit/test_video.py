@@ -77,7 +77,6 @@ def test_times_are_those_of_the_frames(tmp_path):
     some = list(read_video(clip, every=4))
     assert [f.number for f in some] == [0, 4]
     assert some[1].seconds == pytest.approx(2.5)
-    assert frames[0].length == pytest.approx(2.6, abs=0.2)
 
 
 def test_a_stream_without_times_goes_by_its_rate(tmp_path):
@@ -232,7 +231,7 @@ def test_two_drawn_faces_one_goes_and_returns(tmp_path, predictor):
 
 def answers_of(count: int, damaged: bool = False):
     for k, pixels in enumerate(levels(count)):
-        yield Frame(k, 0.1 * k**2, 0.0, np.ascontiguousarray(pixels[:47, :79])), [(7, face((10, 10, 30, 34)))]
+        yield Frame(k, 0.1 * k**2, np.ascontiguousarray(pixels[:47, :79])), [(7, face((10, 10, 30, 34)))]
     if damaged:
         raise DataError("damaged")
 
@@ -242,7 +241,8 @@ def test_annotated_video_keeps_the_times(tmp_path):
     assert [frame.number for frame, _ in annotate_video(answers_of(5), out)] == [0, 1, 2, 3, 4]
     written = list(read_video(out))
     assert [f.seconds for f in written] == pytest.approx([0, 0.1, 0.4, 0.9, 1.6], abs=1e-3)
-    assert written[0].length > 1.6  # or else players stop before the end
+    with av.open(str(out)) as container:
+        assert container.duration > 1.6 * av.time_base  # or else players stop before the end
     assert written[0].pixels.shape == (48, 80, 3)
     plain, _ = next(answers_of(1))
     assert np.abs(written[0].pixels[:47, :79].astype(int) - plain.pixels).max() > 60
