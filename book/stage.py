@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from fer_utils.emotions import CLASSES
+from fer_utils.files import atomic_write
 from reading_faces.report.scores import load_scores, seed_means
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> None:
                 edit(path, link)
         case ["scores"]:
             for path in (ROOT / "README.md", *(ROOT / "fer_utils" / "weights_data").glob("*.md")):
-                path.write_text(with_scores(path.read_text(encoding="utf-8")), encoding="utf-8")
+                atomic_write(path, with_scores(path.read_text(encoding="utf-8")))
         case _:
             raise SystemExit(__doc__)
 
@@ -100,7 +101,7 @@ def edit(path: Path, change: Any) -> None:
     """Apply a change to a notebook file."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
     change(notebook, path)
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    atomic_write(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
 def link(notebook: dict[str, Any], path: Path) -> None:

@@ -17,6 +17,8 @@ from fer_utils import cli_predict
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0, or 1 after an error that is printed without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack letters of a path
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)  # settings may follow an option, too
     if options.command != "train" or any(word.startswith("-") for word in rest):
@@ -118,6 +120,9 @@ def _evaluate(options: argparse.Namespace) -> None:
             low, high = scores["accuracy_interval"]
             accuracy = f"accuracy {scores['accuracy']:.2%}  95% interval {low:.2%} to {high:.2%}"
             print(f"{split:10s}  {variant:24s} {scores['images']:6d} images  {accuracy}")
+    for source in result.protocol["other_splits"]:
+        why = "; ".join(result.protocol["notes"].get(source, []))
+        print(f"{source} must not be compared with published scores: {why}")
     print(f"written to {space.results / options.name}.json")
 
 

@@ -433,6 +433,7 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:
         "splits": (faces.index["split"] + "/" + faces.index["source"]).value_counts(sort=False).to_dict(),
     }
     others = [source["name"] for source in sources if not source.get("own_splits", True)]
+    notes = {source["name"]: source["notes"] for source in sources if source["notes"]}
     before: dict[str, Any] = {}
     with suppress(DataError):
         known = read_result(path)
@@ -448,7 +449,7 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:
         | {
             "date": datetime.now(UTC).date().isoformat(),
             "data": data,
-            "protocol": {"disgust": faces.manifest["disgust"], "other_splits": others},
+            "protocol": {"disgust": faces.manifest["disgust"], "other_splits": others, "notes": notes},
             "packages": {package: version(package) for package in packages},
             "processor": processor(),
             "training_seconds": round(float(run.history["seconds"].sum()), 1),

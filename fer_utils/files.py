@@ -13,10 +13,16 @@ from typing import Any
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; it takes its place if all went well, and is removed if not."""
+    """Give a path beside `path` to write to; it takes its place if all went well, and is removed if not.
+
+    Its permissions are those that the umask gives, whatever the writer's own.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        aside.touch()
+        mode = aside.stat().st_mode
         yield aside
+        aside.chmod(mode)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

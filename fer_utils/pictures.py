@@ -48,7 +48,8 @@ def read_picture(picture: Any) -> np.ndarray:
 
         pillow_heif.register_heif_opener()
     try:
-        with Image.open(io.BytesIO(picture) if file is None else file) as image:
+        # Not by its path: Pillow 13 does not turn an uncompressed TIFF that it maps into memory.
+        with io.BytesIO(picture) if file is None else file.open("rb") as data, Image.open(data) as image:
             if image.width * image.height > LARGEST:
                 raise Image.DecompressionBombError
             return _pixels(image)

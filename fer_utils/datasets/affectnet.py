@@ -2,47 +2,113 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from fer_utils.datasets.base import MEND, FaceSource, ImageFiles, Reader, decode, face_table
-from fer_utils.emotions import AFFECTNET
+from fer_utils.datasets.base import (
+    MEND,
+    Box,
+    FaceSource,
+    ImageFiles,
+    Reader,
+    class_tree,
+    decode,
+    face_table,
+    read_class_tree,
+)
+from fer_utils.datasets.discover import Files, images_in, open_csv, tables_in
+from fer_utils.emotions import AFFECTNET, FOLDER_NAMES
 from fer_utils.errors import DataError
 
 SPLITS = {"train_set": "train", "val_set": "validation"}
+TABLES = {"training": "train", "validation": "validation"}
+NO_EMOTION = ("none", "uncertain", "no face")
+CODES = AFFECTNET | dict(enumerate(NO_EMOTION, len(AFFECTNET)))
 END = "_exp.npy"
+COLUMNS = ["subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "expression"]
 
 
-def find(files: list[Path], root: Path) -> list[Path]:
-    """The folders that hold train_set/annotations or val_set/annotations."""
+def find(files: Files, root: Path) -> list[Path]:
+    """Folders with train_set/annotations or val_set/annotations, with training.csv, or with class folders."""
     labels = [file for file in files if file.name.endswith(END) and file.parents[1].name.lower() in SPLITS]
-    return list(dict.fromkeys(file.parents[2] for file in labels))
+    names = {*FOLDER_NAMES, *map(str, CODES), *NO_EMOTION}
+    trees = (
+        class_tree(image, root, names)
+        for image in images_in(files)
+        if any(part.lower().startswith("affect") for part in image.relative_to(root).parts[:-3])
+    )
+    forms = [*(file.parents[2] for file in labels), *(path.parent for path in _lists(files)), *trees]
+    return [form for form in dict.fromkeys(forms) if form]
 
 
-def read(path: Path, files: list[Path], root: Path) -> FaceSource:
-    """Read `train_set` and `val_set`: `images/N.jpg` with `annotations/N_exp.npy`."""
-    inside = [file for file in files if file.is_relative_to(path) and len(file.relative_to(path).parts) == 3]
-    labels = [file for file in inside if file.name.endswith(END) and file.parents[1].name.lower() in SPLITS]
-    images, splits = [], [SPLITS[file.parents[1].name.lower()] for file in labels]
-    for file in labels:
-        image = file.parents[1] / "images" / f"{file.name.removesuffix(END)}.jpg"
-        if not image.is_file():
-            raise DataError(f"its image images/{image.name} is missing", file=file, remedy=MEND)
-        images.append(image)
-    without = sum(file.parent.name == "images" for file in inside) - len(images)
-    notes = (f"{without:,} images have no annotation and were left out",) if without else ()
-    table = face_table([_emotion(file) for file in labels], images, root, splits=splits)
-    every = (*images, *labels)
-    return FaceSource("affectnet", "images and annotations", table, ImageFiles(images), True, every, notes)
+def _lists(files: Files) -> dict[Path, str]:
+    """The tables of annotations among some files, with the split of each."""
+    lists = {}
+    for table in tables_in(files):
+        if table.name in TABLES:
+            with suppress(DataError), open_csv(table.path) as file:
+                if COLUMNS[0].encode() in file.readline(1 << 16):
+                    lists[table.path] = TABLES[table.name]
+    return lists
 
 
-def _emotion(file: Path) -> str:
+def read(path: Path, files: Files, root: Path) -> FaceSource:
+    """Read a folder that `find` gives; what shows no face or no emotion of the eight is left out."""
+    labels = [file for file in files if file.name.endswith(END) and file.parents[2] == path]
+    lists = {table: split for table, split in _lists(files).items() if table.parent == path}
+    notes = []
+    if labels:
+        layout, rows = "images and annotations", [_annotated(file) for file in labels]
+        present = [i for i in files if i.parent.name == "images" and i.parents[2] == path]
+        if without := len(present) - len(rows):
+            notes.append(f"{without:,} images have no annotation and were left out")
+    elif lists:
+        layout, rows, labels = "CSV of annotations", _listed(lists, files), list(lists)
+    else:
+        layout, rows = "class folders", list(zip(*read_class_tree(path, files, CODES), strict=True))
+    kept = [row for row in rows if row[1] not in NO_EMOTION]
+    if left := len(rows) - len(kept):
+        notes.append(f"{left:,} images show no face or none of the eight emotions and were left out")
+    images, emotions, splits, *more = ([row[i] for row in kept] for i in range(len(rows[0])))
+    table = face_table(emotions, images, root, splits=splits)
+    faces = ImageFiles(images, *more)
+    return FaceSource("affectnet", layout, table, faces, True, (*images, *labels), tuple(notes))
+
+
+def _annotated(file: Path) -> tuple[Path, str, str]:
+    """Image, emotion and split of `annotations/N_exp.npy`."""
+    image = file.parents[1] / "images" / f"{file.name.removesuffix(END)}.jpg"
+    if not image.is_file():
+        raise DataError(f"its image images/{image.name} is missing", file=file, remedy=MEND)
     try:
         value = np.asarray(np.load(file, allow_pickle=False))
     except Exception as error:  # NumPy's parser of headers lets errors of many kinds out
         raise DataError(f"the annotation cannot be read ({error})", file=file, remedy=MEND) from error
-    return decode(str(value.item()).strip() if value.size == 1 else f"array of {value.size}", AFFECTNET, file)
+    code = str(value.item()).strip() if value.size == 1 else f"array of {value.size}"
+    return image, decode(code, CODES, file), SPLITS[file.parents[1].name.lower()]
+
+
+def _listed(lists: dict[Path, str], files: Files) -> list[tuple[Path, str, str, Box]]:
+    """Image, emotion, split and box of the face for each line of tables."""
+    present, rows = {image.parts[-2:]: image for image in images_in(files)}, []
+    for path, split in lists.items():
+        with open_csv(path) as file:
+            table = pd.read_csv(file, usecols=COLUMNS, dtype=str, keep_default_na=False)[COLUMNS]
+        for line, (name, *box, code) in enumerate(table.itertuples(index=False), 2):
+            image = present.get(Path(name).parts[-2:])
+            if image is None:
+                raise DataError(f"the image {name[:80]} is missing", file=path, row=line, remedy=MEND)
+            try:
+                left, top, width, height = map(int, box)
+            except ValueError:
+                problem = f"the box of the face is {', '.join(box)[:80]}, not four whole numbers"
+                raise DataError(problem, file=path, row=line, remedy=MEND) from None
+            emotion = decode(code, CODES, path, line)
+            rows.append((image, emotion, split, (top, left, left + width, top + height)))
+    return rows
 
 
 LICENCE = "non-commercial research, on request by a principal investigator; no redistribution"

@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from fer_utils.datasets.base import MEND, FaceSource, ImageFiles, Reader, class_of_folder, decode, face_table
-from fer_utils.datasets.discover import images_in, read_lines, tables_in
+from fer_utils.datasets.discover import Files, images_in, read_lines, tables_in
 from fer_utils.datasets.fer2013 import read_pixel_csv
 from fer_utils.emotions import CKPLUS, CKPLUS_CSV, FOLDER_NAMES
 from fer_utils.errors import DataError
@@ -26,7 +26,7 @@ REMEDY = (
 )
 
 
-def find(files: list[Path], root: Path) -> list[Path]:
+def find(files: Files, root: Path) -> list[Path]:
     """Every form of CK+: the official tree, the repack CK+48, the CSV repack."""
     images = images_in(files)
     trees = [next((p for p in image.parents if p.name.lower() == TREE), None) for image in images]
@@ -36,7 +36,7 @@ def find(files: list[Path], root: Path) -> list[Path]:
     return [form for form in dict.fromkeys(forms) if form]
 
 
-def read(path: Path, files: list[Path], root: Path) -> FaceSource:
+def read(path: Path, files: Files, root: Path) -> FaceSource:
     """Read any form of CK+."""
     if path.is_file():
         note = "this repack names no subjects: its splits may have the same person on both sides"
@@ -50,7 +50,7 @@ def read(path: Path, files: list[Path], root: Path) -> FaceSource:
     return FaceSource("ckplus", "class folders", table, ImageFiles(images), True, tuple(images))
 
 
-def _read_official(path: Path, files: list[Path], root: Path) -> FaceSource:
+def _read_official(path: Path, files: Files, root: Path) -> FaceSource:
     sequences: dict[tuple[str, str], list[tuple[int, Path]]] = defaultdict(list)
     for file in images_in(files, path):
         key, number = _parse(file)
@@ -98,7 +98,7 @@ def _labels(path: Path, files: list[Path]) -> dict[tuple[str, str], tuple[Path, 
         if key in labels:
             raise DataError("the sequence has two labels", file=file, remedy="keep the right one only")
         text = read_lines(file, MEND)[0][1]  # one number, as 3.0000000e+00
-        labels[key] = file, peak, decode(re.sub(r"\.0*(e\+00)?$", "", text), CKPLUS, file, 1)
+        labels[key] = file, peak, decode(text, CKPLUS, file, 1)
     if not labels:
         problem = "the images have no labels: the folder Emotion is missing or empty"
         raise DataError(problem, file=path, remedy=REMEDY)
@@ -111,4 +111,5 @@ HOW_TO_GET = (
     "Send the signed agreement to the Affect Analysis Group of the University of Pittsburgh, and unpack "
     "cohn-kanade-images and Emotion into CK+/"
 )
-READER = Reader("ckplus", "CK+ (extended Cohn-Kanade)", find, read, LICENCE, HOMEPAGE, HOW_TO_GET)
+TITLE = "CK+ (extended Cohn-Kanade)"
+READER = Reader("ckplus", TITLE, find, read, LICENCE, HOMEPAGE, HOW_TO_GET, lossless=True)

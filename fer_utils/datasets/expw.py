@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fer_utils.datasets.base import FaceSource, ImageFiles, Reader, decode, face_table
-from fer_utils.datasets.discover import images_in, read_lines
+from fer_utils.datasets.discover import Files, images_in, read_lines
 from fer_utils.emotions import FER2013
 from fer_utils.errors import DataError
 
@@ -13,12 +13,12 @@ FOLDERS = ("origin", "image", "images")
 REMEDY = "unpack the photos of ExpW to image/origin and label.lst to label there, or delete the line"
 
 
-def find(files: list[Path], root: Path) -> list[Path]:
+def find(files: Files, root: Path) -> list[Path]:
     """The files label.lst."""
     return [file for file in files if file.name.lower() == "label.lst"]
 
 
-def read(path: Path, files: list[Path], root: Path) -> FaceSource:
+def read(path: Path, files: Files, root: Path) -> FaceSource:
     """Read `label.lst`, with lines `name face_id top left right bottom confidence label`.
 
     The photo stands for the subject, whom nothing names, so that faces of one photo stay in one split.

@@ -9,30 +9,39 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+import pandas as pd
 
 from fer_utils.datasets import base
-from fer_utils.datasets.base import MEND, FaceSource, ImageFiles, face_table
-from fer_utils.datasets.discover import Table, images_in, open_csv, tables_in
+from fer_utils.datasets.base import MEND, FaceSource, ImageFiles, class_tree, face_table, read_class_tree
+from fer_utils.datasets.discover import Files, Table, images_in, open_csv, tables_in
 from fer_utils.emotions import FER2013, FOLDER_NAMES
 from fer_utils.errors import DataError
+from fer_utils.files import atomic_path
 
 SIZE = 48
+LINE = 1 << 20  # bytes, beyond which no row goes
 FORMS = ("fer2013", "icml_face_data", "class folders", "train", "test")  # the best first
 SPLIT_OF_USAGE: Mapping[str, str] = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
-SPLIT_OF_FOLDER = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "publictest"), "validation"),
-    **dict.fromkeys(("test", "privatetest"), "test"),
-}
-OTHERS = re.compile(r"affect|raf|expw|jaffe|ck|cohn")  # folders of the same form, of other data sets
+OFFICIAL = pd.DataFrame(  # images as published
+    {
+        "train": (3995, 436, 4097, 7215, 4830, 3171, 4965),
+        "validation": (467, 56, 496, 895, 653, 415, 607),
+        "test": (491, 55, 528, 879, 594, 416, 626),
+    },
+    index=list(FER2013.values()),
+)
+SWAPPED = 5  # images of a class: copies of the official splits differ by less, other splits by more
+# Folders of the same form, of other data sets.
+OTHERS = re.compile(r"affect|raf|expw|jaffe|ck|cohn|(train|test)_\d+_aligned")
 CHALLENGE = "challenges-in-representation-learning-facial-expression-recognition-challenge"
 
 
-def find(files: list[Path], root: Path) -> list[Path]:
+def find(files: Files, root: Path) -> list[Path]:
     """Every form of FER2013; damaged archives last."""
     tables = [table for table in tables_in(files) if _is_ours(table)]
     forms = [(9 * (table.rank == 2) + FORMS.index(table.name), table.path) for table in tables]
@@ -48,18 +57,28 @@ def _is_ours(table: Table) -> bool:
     return table.name in FORMS[:2]
 
 
-def _tree(file: Path, root: Path) -> Path | None:
-    """The folder with train/ and test/ that an image is in, if it is in train/happy/ or the like."""
-    parts = [part.lower() for part in file.relative_to(root).parts]
-    if not (len(parts) > 2 and parts[-2] in FOLDER_NAMES and parts[-3] in SPLIT_OF_FOLDER):
-        return None
-    nested = parts[-4:-3] == parts[-3:-2]  # some archives nest a folder in itself
-    return None if any(map(OTHERS.match, parts[:-2])) else file.parents[2 + nested]
+def _tree(image: Path, root: Path) -> Path | None:
+    others = any(OTHERS.match(part.lower()) for part in image.relative_to(root).parts)
+    return None if others else class_tree(image, root, FOLDER_NAMES)
 
 
-def read(path: Path, files: list[Path], root: Path) -> FaceSource:
-    """Read any form of FER2013."""
-    return _read_tree(path, files, root) if path.is_dir() else read_pixel_csv(path, root, FER2013, "fer2013")
+def read(path: Path, files: Files, root: Path) -> FaceSource:
+    """Read any form of FER2013, and say in what its splits differ from the official ones."""
+    tree = path.is_dir()
+    source = _read_tree(path, files, root) if tree else read_pixel_csv(path, root, FER2013, "fer2013")
+    counts = pd.crosstab(source.table["emotion"], source.table["split"])
+    counts = counts.reindex_like(OFFICIAL).fillna(0).astype(int)
+    differs, own = [], source.own_splits
+    for split, wanted in OFFICIAL.items():
+        found, all_found, all_wanted = counts[split], counts[split].sum(), wanted.sum()
+        if all_found != all_wanted:
+            differs.append(f"{split} {all_found:,} ({all_wanted:,})")
+        else:
+            differs += [f"{split} {c} {found[c]:,} ({n:,})" for c, n in wanted.items() if found[c] != n]
+        own = own and all_found == all_wanted and (found - wanted).abs().max() < SWAPPED
+    words = f"{'nearly' if own else 'not'} the official splits, whose numbers are in brackets"
+    notes = (f"{words}: {', '.join(differs)}",) if differs else ()
+    return replace(source, notes=source.notes + notes, own_splits=bool(own))
 
 
 def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) -> FaceSource:
@@ -76,7 +95,7 @@ def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) 
             if names == ["pixels"]:
                 problem = "the file has no labels: it is the challenge's test.csv"
             raise DataError(problem, file=path, row=1, remedy="use the file with emotion, pixels and Usage")
-        for line, row in enumerate(file, 2):
+        for line, row in enumerate(iter(lambda: file.readline(LINE), b""), 2):
             if row.isspace():
                 continue
             values = [value.strip().strip(b'"') for value in row.split(b",")]
@@ -103,7 +122,7 @@ def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) 
 
 def _header(file: IO[bytes]) -> list[str]:
     """Column names, without the blanks around them and in lower case."""
-    names = file.readline(1 << 16).decode("utf-8-sig", "replace").split(",")
+    names = file.readline(LINE).decode("utf-8-sig", "replace").split(",")
     return [name.strip(' "\t\r\n').lower() for name in names]
 
 
@@ -124,30 +143,26 @@ def _pixels(text: bytes, path: Path, line: int) -> bytes:
     raise DataError(f"{problem}, expected whole numbers from 0 to 255", file=path, row=line, remedy=MEND)
 
 
-def _read_tree(path: Path, files: list[Path], root: Path) -> FaceSource:
-    images, emotions, splits, undivided = [], [], [], 0
-    for image in images_in(files, path):
-        folder = image.relative_to(path).parts[0].lower()
-        if folder in SPLIT_OF_FOLDER:
-            usage = image.name.partition("_")[0]  # the true split, where the name still carries it
-            undivided += usage not in SPLIT_OF_USAGE and folder == "test"
-            images.append(image)
-            emotions.append(base.class_of_folder(image))
-            splits.append(SPLIT_OF_USAGE.get(usage, SPLIT_OF_FOLDER[folder]))
+def _read_tree(path: Path, files: Files, root: Path) -> FaceSource:
+    images, emotions, splits = read_class_tree(path, files)
+    usages = [image.name.partition("_")[0] for image in images]  # the true split, where names still carry it
+    splits = [SPLIT_OF_USAGE.get(usage, split) for usage, split in zip(usages, splits, strict=True)]
     if (shape := base.read_grey(images[0]).shape) != (SIZE, SIZE):
         problem = f"FER2013's images are of 48 by 48 pixels, and this one is of {shape[1]} by {shape[0]}"
         remedy = "is it another data set? Put it elsewhere, or below a folder with its name"
         raise DataError(problem, file=images[0], remedy=remedy)
+    if "contempt" in emotions:
+        problem = "FER2013 has no class contempt: these folders have other labels, such as FER+'s majority"
+        remedy = "bring FER2013 with its own labels, and fer2013new.csv for the votes of FER+"
+        raise DataError(problem, file=images[emotions.index("contempt")].parent, remedy=remedy)
     table, notes = face_table(emotions, images, root, splits=splits), ()
-    if undivided:
+    if "test" in splits and "validation" not in splits:
         notes = (
-            f"{undivided:,} images in test/ do not say by their names whether they are of the public or the "
-            "private test set (together 7,178 images): all of them are the test split",
+            f"{splits.count('test'):,} images in test/ do not say by their names whether they are of the "
+            "public or the private test set (together 7,178 images): all of them are the test split",
+            f"so {base.hold_out(table)}",
         )
-        if "validation" not in splits:
-            notes += (f"so {base.hold_out(table)}",)
-    faces = ImageFiles(images)
-    return FaceSource("fer2013", "class folders", table, faces, True, tuple(images), notes, not undivided)
+    return FaceSource("fer2013", "class folders", table, ImageFiles(images), True, tuple(images), notes)
 
 
 def fetch(root: Path) -> None:
@@ -159,7 +174,12 @@ def fetch(root: Path) -> None:
     except Exception as error:  # kagglehub passes errors of many kinds on
         remedy = f"pip install kagglehub, put your API token into ~/.kaggle, and accept {HOMEPAGE}/rules"
         raise DataError(f"Kaggle did not give the data ({error})", remedy=remedy) from error
-    shutil.copytree(download, root / "fer2013", dirs_exist_ok=True)
+    shutil.copytree(download, root / "fer2013", copy_function=_copy, dirs_exist_ok=True)
+
+
+def _copy(source: str, target: str) -> None:
+    with atomic_path(Path(target)) as aside:
+        shutil.copyfile(source, aside)
 
 
 LICENCE = "for research, under the rules of the Kaggle challenge; the photos were found by web search"
@@ -168,4 +188,4 @@ HOW_TO_GET = (
     "Log in to Kaggle, accept the rules of the challenge, download its data and put fer2013.tar.gz or "
     "icml_face_data.csv into fer2013/; or let `fer data --fetch` do it with your Kaggle credentials"
 )
-READER = base.Reader("fer2013", "FER2013", find, read, LICENCE, HOMEPAGE, HOW_TO_GET)
+READER = base.Reader("fer2013", "FER2013", find, read, LICENCE, HOMEPAGE, HOW_TO_GET, lossless=True)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fer_utils.datasets import READERS, ferplus
 from fer_utils.datasets.base import SPLITS, FaceSource
-from fer_utils.datasets.discover import files_below
+from fer_utils.datasets.discover import files_below, packed
 from fer_utils.emotions import EMOTIONS
 from fer_utils.errors import DataError
 
@@ -25,13 +25,15 @@ def inventory(root: Path | str) -> tuple[str, bool]:
         The report as plain text, and whether anything is damaged.
     """
     root, counts, notes, damaged, missing = Path(root), {}, [], [], []
-    files, fer2013 = files_below(root), None
+    files, read, fer2013 = files_below(root), set(), None
+    damaged += [str(error) for error in files.unreadable]
     for reader in READERS.values():
         try:
             source = reader.load(files, root)
             if source is None:
                 missing.append((reader.title, reader.how_to_get, reader.homepage, reader.licence))
                 continue
+            read.update(source.files)
             fer2013 = source if source.name == "fer2013" else fer2013
             counts[reader.title] = source.table["emotion"].value_counts()
             splits = source.table["split"].value_counts()
@@ -42,6 +44,7 @@ def inventory(root: Path | str) -> tuple[str, bool]:
         except DataError as error:
             damaged.append(f"{reader.title}: {error}")
     if path := ferplus.find(root):
+        read.add(path)
         try:
             joins = fer2013 is not None and fer2013.layout in ferplus.LAYOUTS
             votes = ferplus.read(path, fer2013 if joins else None)
@@ -50,6 +53,8 @@ def inventory(root: Path | str) -> tuple[str, bool]:
             damaged.append(f"{ferplus.TITLE}: {error}")
     else:
         missing.append((ferplus.TITLE, ferplus.HOW_TO_GET, ferplus.HOMEPAGE, ferplus.LICENCE))
+    if remedy := packed(files, read):
+        notes.append(f"Not read: {remedy.rstrip('; ')}.")
     table = pd.DataFrame(counts, index=EMOTIONS).fillna(0).astype(int).T
     report = [f"Below {root} (FER_DATA names the folder), images by class:", ""]
     report.append(table.assign(total=table.sum(axis=1)).to_string() if counts else "no data set")

@@ -5,25 +5,25 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fer_utils.datasets.base import FaceSource, ImageFiles, Reader, face_table
-from fer_utils.datasets.discover import images_in
+from fer_utils.datasets.base import JPEG, FaceSource, ImageFiles, Reader, face_table
+from fer_utils.datasets.discover import Files, images_in
 from fer_utils.emotions import JAFFE
 from fer_utils.errors import DataError
 
 NAME = re.compile(r"([A-Z]{2}\.([A-Z]{2})\d*\.\d+)\.(tiff?(\.bmp)?|png|jpe?g|bmp)", re.IGNORECASE)
 
 
-def find(files: list[Path], root: Path) -> list[Path]:
+def find(files: Files, root: Path) -> list[Path]:
     """The folders with images named as JAFFE's."""
     return list(dict.fromkeys(file.parent for file in files if NAME.fullmatch(file.name)))
 
 
-def read(path: Path, files: list[Path], root: Path) -> FaceSource:
+def read(path: Path, files: Files, root: Path) -> FaceSource:
     """Read a flat folder of images such as `KA.AN1.39.tiff`: subject, code and take, running number."""
     images: dict[str, Path] = {}
     everything = [image for image in images_in(files) if image.parent == path]
     # Where an image is there in several formats, the lossless one counts.
-    for image in sorted(everything, key=lambda image: image.suffix.lower() in (".jpg", ".jpeg")):
+    for image in sorted(everything, key=lambda image: image.suffix.lower() in JPEG):
         match = NAME.fullmatch(image.name)
         if not match or match[2].upper() not in JAFFE:
             problem = "the file name does not give subject, emotion and number, as KA.AN1.39.tiff does"
@@ -41,4 +41,4 @@ def read(path: Path, files: list[Path], root: Path) -> FaceSource:
 LICENCE = "non-commercial research only; no redistribution, and no faces in print without permission"
 HOMEPAGE = "https://zenodo.org/records/3451524"
 HOW_TO_GET = "Ask for access on the Zenodo record 3451524 and unpack the images into jaffe/"
-READER = Reader("jaffe", "JAFFE", find, read, LICENCE, HOMEPAGE, HOW_TO_GET)
+READER = Reader("jaffe", "JAFFE", find, read, LICENCE, HOMEPAGE, HOW_TO_GET, lossless=True)

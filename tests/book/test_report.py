@@ -65,6 +65,11 @@ def test_other_patterns_and_folders_are_read(tmp_path):
     assert len(set(search["run"])) == len(list((scores.RESULTS / "search" / "easynet").glob("*.json")))
     assert set(search["split"]) == {"validation"}
     assert scores.load_scores(folder=tmp_path).empty
+    result = json.loads((scores.RESULTS / "easynet-seed0.json").read_text(encoding="utf-8"))
+    for i, protocol in enumerate(({"other_splits": ["fer2013"]}, {"disgust": "angry"}, {})):
+        changed = result | {"name": f"x-seed{i}", "protocol": result["protocol"] | protocol}
+        (tmp_path / f"x-seed{i}.json").write_text(json.dumps(changed), encoding="utf-8")
+    assert set(scores.load_scores(folder=tmp_path)["run"]) == {"x-seed2"}  # others have another protocol
 
 
 def test_every_results_file_is_read_as_it_was_written():

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -334,7 +336,9 @@ def test_evaluate_reads_the_test_split_only_when_asked_and_only_once(space, caps
 
     monkeypatch.setattr(experiment, "predict", watched)
     assert cli.main(["evaluate", "toy"]) == 0
-    assert set(splits) == {"validation"} and "fer2013+flip" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert set(splits) == {"validation"} and "fer2013+flip" in printed
+    assert "fer2013 must not be compared with published scores: not the official splits" in printed
     path = space.results / "toy.json"
     assert read_result(path).test == {}
     assert cli.main(["evaluate", "toy", "--test"]) == 0
@@ -357,6 +361,8 @@ def test_a_results_file_says_what_was_done(space):
     assert result == read_result(space.results / "toy.json")
     assert result.data["splits"] == {"train/fer2013": 120, "validation/fer2013": 36, "test/fer2013": 36}
     assert result.data["trained_on"] == ["fer2013"] and result.protocol["disgust"] == "drop"
+    assert result.protocol["other_splits"] == ["fer2013"]
+    assert "train 121 (28,709)" in result.protocol["notes"]["fer2013"][0]
     assert result.model["parameters"] == sum(
         p.numel() for p in load_model(space.runs / "toy/model.safetensors").parameters()
     )
@@ -410,6 +416,13 @@ def test_damaged_data_are_told_by_the_exit_code(space, capsys, tmp_path, monkeyp
     monkeypatch.setenv("FER_DATA", str(tmp_path))
     assert cli.main(["data"]) == 1
     assert "Damaged" in capsys.readouterr().out
+
+
+def test_a_terminal_may_lack_letters(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    monkeypatch.setenv("FER_DATA", str(tmp_path / "łódź ×"))
+    assert cli.main(["data"]) == 0
+    assert b"\\u0142\xf3d\\u017a \xd7" in sys.stdout.buffer.getvalue()
 
 
 def test_predict_refuses_an_unknown_network(capsys, tmp_path):

@@ -1,8 +1,11 @@
 """FER2013 in every layout: found wherever it lies, read as it is, refused when damaged."""
 
+import random
+import re
 import sys
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +15,8 @@ from hypothesis import strategies as st
 from layouts import PACKINGS, SPLITS, USAGES, csv_bytes, fer2013_csv, load, noise, pack, refused, save, write
 from PIL import Image
 
-from fer_utils.datasets import fer2013
+from fer_utils.datasets import discover, fer2013
+from fer_utils.datasets.base import FaceSource, face_table
 from fer_utils.emotions import FER2013
 from fer_utils.errors import DataError
 
@@ -22,7 +26,9 @@ OFFICIAL = ["train"] * 5 + ["validation"] * 5 + ["test"] * 4
 
 
 def read(root):
-    return load(fer2013, root)
+    """The source, without the note that it is much smaller than FER2013."""
+    source = load(fer2013, root)
+    return source and replace(source, notes=tuple(n for n in source.notes if "official splits" not in n))
 
 
 def check(source, splits=OFFICIAL):
@@ -49,6 +55,15 @@ def test_the_two_csvs_plain_and_packed(tmp_path, name, columns, packing):
     assert not source.notes
 
 
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_an_archive_that_lost_its_name_is_read_and_a_bomb_is_not(tmp_path, monkeypatch, packing):
+    path = write(tmp_path / "fer2013.csv", pack(packing, fer2013_csv(), "fer2013/fer2013.csv"))
+    check(read(tmp_path))
+    path = path.rename(tmp_path / f"fer2013.csv{packing}")
+    monkeypatch.setattr(discover, "LARGEST", 50_000)
+    refused(lambda: read(tmp_path), file=path, says="it unpacks to more than")
+
+
 @pytest.mark.parametrize(
     "place",
     [
@@ -65,6 +80,11 @@ def test_the_csv_is_found_wherever_it_lies(tmp_path, place):
     more = {"fer2013/README": b"read me", "__MACOSX/._fer2013.csv": b"x"}
     write(tmp_path / place, pack(packing, fer2013_csv(), "fer2013/fer2013.csv", more))
     (tmp_path / "again").symlink_to(tmp_path)  # a folder that links to itself ends
+    check(read(tmp_path))
+
+
+def test_codes_as_pandas_writes_a_column_with_gaps(tmp_path):
+    write(tmp_path / "fer2013.csv", re.sub(rb"\n(\d),", rb"\n\1.0,", fer2013_csv()))
     check(read(tmp_path))
 
 
@@ -131,8 +151,9 @@ def test_class_folders_under_all_their_names(tmp_path, classes, suffix, place):
         write(tmp_path / place / "train" / classes[0] / name, b"x")
     source = read(tmp_path)
     assert source.layout == "class folders"
-    assert splits_of(source) == {"train": 14, "validation": 7, "test": 7} and source.own_splits
-    assert not source.notes
+    assert splits_of(source) == {"train": 14, "validation": 7, "test": 7}
+    jpeg = ["28 images are JPEGs, but the owners' are not"] * (suffix == ".JPG")
+    assert [note.split(":")[0] for note in source.notes] == jpeg
     for row, origin in enumerate(source.table["origin"]):
         name = (tmp_path / origin).parent.name
         assert source.table["emotion"][row] == FER2013[classes.index(name)]
@@ -161,6 +182,56 @@ def test_a_test_folder_without_prefixes_is_the_undivided_set_and_says_so(tmp_pat
     assert read(tmp_path).table.equals(source.table)
 
 
+def test_folders_with_contempt_have_the_labels_of_another_set(tmp_path):
+    folders(tmp_path / "ferplus", (*KAGGLE, "contempt"), train=1, test=1)
+    refused(lambda: read(tmp_path), file=tmp_path / "ferplus" / "test" / "contempt", says="no class contempt")
+    write(tmp_path / "fer2013.csv", fer2013_csv())
+    check(read(tmp_path))
+
+
+# Splits other than the official ones
+
+
+def resplit(rows, seed):
+    """The rows with the same numbers of each split, dealt out again."""
+    emotions, splits = zip(*rows, strict=True)
+    return list(zip(random.Random(seed).sample(emotions, len(emotions)), splits, strict=True))
+
+
+# The official rows, split by split and class by class.
+ROWS = [(e, s) for s in fer2013.OFFICIAL for e in FER2013.values() for _ in range(fer2013.OFFICIAL[s][e])]
+BRACKETS = "the official splits, whose numbers are in brackets:"
+
+
+@pytest.mark.parametrize(
+    ("rows", "official", "says"),
+    [
+        (ROWS, True, ""),
+        (
+            [(e, "train" if i < 28_821 else "validation") for i, (e, _) in enumerate(ROWS)],  # a known repack
+            False,
+            f"not {BRACKETS} train 28,821 (28,709), validation 7,066 (3,589), test 0 (3,589)",
+        ),
+        (ROWS[:28_709] + ROWS[28_862:], False, f"not {BRACKETS} validation 3,436 (3,589)"),
+        (resplit(ROWS, 0), False, f"not {BRACKETS} train disgust 444 "),
+        (
+            [*ROWS[:-1], ("sad", "test")],
+            True,
+            f"nearly {BRACKETS} test sad 595 (594), ",
+        ),
+    ],
+)
+def test_what_differs_from_the_official_splits_is_said(tmp_path, monkeypatch, rows, official, says):
+    emotions, splits = zip(*rows, strict=True)
+    table = face_table(emotions, [""] * len(rows), tmp_path, splits=splits)
+    source = FaceSource("fer2013", "fer2013.csv", table, np.zeros((len(rows), 1, 1)), True, ())
+    monkeypatch.setattr(fer2013, "read_pixel_csv", lambda *_: source)
+    write(tmp_path / "fer2013.csv", "")
+    source = load(fer2013, tmp_path)
+    assert source.own_splits is official
+    assert len(source.notes) == bool(says) and says in "".join(source.notes)
+
+
 def test_class_folders_of_other_data_sets_are_left_alone_or_refused(tmp_path):
     for name in ("AffectNet", "RAF-DB", "CK+48", "jaffe"):
         folders(tmp_path / name, KAGGLE, train=1, test=1)
@@ -174,7 +245,7 @@ def test_an_unknown_class_folder_and_a_damaged_image_are_named(tmp_path):
     path = write(tmp_path / "train" / "happy" / "Training_1000.png", b"\x89PNG\r\n")
     source = read(tmp_path)
     row = source.table["origin"].tolist().index("train/happy/Training_1000.png")
-    refused(lambda: source.images[row], file=path, says="cannot be decoded")
+    refused(lambda: source.images[row], file=path, says="no picture that can be read")
     save(tmp_path / "test" / "bored" / "PublicTest_1.png")
     refused(lambda: read(tmp_path), file=tmp_path / "test" / "bored", says="known are angry")
 
@@ -197,6 +268,7 @@ GOOD = f"3,{PIXELS},Training"
         (f"3,7 -2{PIXELS[3:]},Training", "pixel 2 is '-2'"),
         (f"3,7 \x00{PIXELS[3:]},Training", "pixel 2"),
         ("3,,Training", "0 pixels"),
+        ("3," + "1 " * (1 << 20), "the row has 2 fields"),
         (f"7,{PIXELS},Training", "code '7' is unknown; known are 0 angry"),
         (f"-1,{PIXELS},Training", "code '-1'"),
         (f"3,{PIXELS},training", "the Usage 'training' is unknown; known are"),

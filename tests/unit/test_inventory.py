@@ -1,5 +1,9 @@
 """Looking below the root: what is there, damaged or missing."""
 
+import os
+import shutil
+from pathlib import Path
+
 import layouts as made
 import pytest
 
@@ -26,7 +30,7 @@ def test_sources_are_found_side_by_side_and_read_in_their_order(everything):
     sources = read_sources(everything)
     assert [s.name for s in sources] == list(READERS)
     assert [len(s) for s in sources] == [14, 8, 28, 7, 10, 7]
-    assert [s.name for s in sources if s.notes] == ["rafdb"]  # its list knows no validation split
+    assert [s.name for s in sources if s.notes] == ["fer2013", "rafdb"]  # its counts, and no validation split
     assert [s.name for s in read_sources(everything, ["jaffe", "fer2013"])] == ["fer2013", "jaffe"]
 
 
@@ -77,10 +81,37 @@ def test_the_inventory_shows_all_damage_and_what_is_whole_beside_it(everything, 
     assert damaged
     flat = " ".join(text.split())
     assert "fer2013.csv, line 2: the row has 3 pixels, expected 2304" in flat
-    assert flat.count("the image cannot be decoded") == 5
+    assert flat.count("no picture that can be read") == 5
     assert "JAFFE: and 2 more images" in flat
     assert "train_00002_aligned.jpg is missing" in flat
     assert "AffectNet: images and annotations" in flat
+
+
+def test_a_folder_that_cannot_be_read_spoils_only_what_is_in_it(everything, monkeypatch):
+    scandir = os.scandir
+
+    def closed(path):
+        if Path(path).name in ("lost+found", "Emotion"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)  # root may read everything
+    (everything / "lost+found").mkdir()
+    text, damaged = inventory(everything)
+    assert damaged and text.count("the folder cannot be read") == 3  # of both, and of CK+
+    assert "JAFFE: flat folder" in text and "FER2013: fer2013.csv" in text
+    made.refused(lambda: read_sources(everything), file=everything / "CK+" / "Emotion", says="permissions")
+    with pytest.warns(UserWarning, match=r"lost\+found.*left out"):
+        assert len(read_sources(everything, ["jaffe"])[0]) == 28
+
+
+def test_an_archive_that_must_be_unpacked_is_named(tmp_path):
+    made.jaffe_folder(tmp_path / "faces")
+    shutil.make_archive(str(tmp_path / "data" / "jaffe"), "zip", tmp_path / "faces")
+    made.write(tmp_path / "data" / "fer2013.zip", made.pack(".zip", made.fer2013_csv()))
+    text, _ = inventory(tmp_path / "data")
+    assert "Not read: unpack jaffe.zip, if a data set" in text and "unpack fer2013.zip" not in text
+    made.refused(lambda: read_sources(tmp_path / "data", ["jaffe"]), says="Remedy: unpack ")
 
 
 def test_votes_beside_class_folders_are_no_damage_and_those_that_do_not_fit_are(tmp_path):

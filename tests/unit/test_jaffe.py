@@ -32,7 +32,7 @@ def test_every_suffix(tmp_path, suffix):
             np.testing.assert_array_equal(source.images[row], noise(1, 256, int(number) - 1)[0])
     assert source.table["split"].isna().all()
     assert not source.cropped
-    assert not source.notes
+    assert bool(source.notes) is suffix.startswith(".jp")
 
 
 @pytest.mark.parametrize("place", ["", "jaffe", "archive/jaffedbase", "JAFFE/jaffe/jaffe", "my data (1)"])
@@ -101,9 +101,28 @@ def test_a_damaged_image_decodes_or_is_refused(tmp_path_factory, suffix, changes
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
-def test_more_than_eight_bits_are_refused_rather_than_cut_off(tmp_path, kind):
-    path = save(tmp_path / "KA.AN1.39.tiff", np.full((8, 8), 300, kind))
-    refused(lambda: read_grey(path), file=path, says="convert it to 8 bits")
+@pytest.mark.parametrize("inverted", [False, True])
+def test_more_than_eight_bits_are_scaled(tmp_path, kind, inverted):
+    values = (noise(1, 8)[0].astype(np.int32) * 257).astype(kind)
+    path = tmp_path / "KA.AN1.39.tiff"
+    inverted = inverted and kind is np.uint16
+    Image.fromarray(65535 - values if inverted else values).save(path, tiffinfo={262: int(not inverted)})
+    np.testing.assert_array_equal(read_grey(path), noise(1, 8)[0])
+
+
+DAMAGED = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".png", ".jpg"])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_one_rule_for_orientation_and_no_harm_from_a_damaged_one(tmp_path, suffix, damaged):
+    upright = np.repeat(np.repeat(np.array([[0, 0, 255], [0, 90, 180]], np.uint8), 16, 0), 16, 1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    stored, note = (upright, DAMAGED) if damaged else (np.rot90(upright), exif)
+    if not (damaged and suffix == ".tiff"):  # where it is a tag like any other
+        Image.fromarray(stored).save(tmp_path / f"a{suffix}", exif=note)
+        assert np.abs(read_grey(tmp_path / f"a{suffix}").astype(int) - upright).mean() < 2
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGB", "RGBA", "CMYK"])

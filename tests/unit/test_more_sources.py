@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from layouts import affectnet_tree, expw_tree, load, rafdb_tree, refused, save, write
+from layouts import affectnet_tree, annotation, expw_tree, load, noise, rafdb_tree, refused, save, write
 from PIL import Image
 
-from fer_utils.datasets import affectnet, expw, rafdb
+from fer_utils.datasets import affectnet, expw, fer2013, rafdb
 from fer_utils.emotions import AFFECTNET, FER2013, RAFDB
 
 # RAF-DB
@@ -22,6 +22,36 @@ def test_rafdb(tmp_path, place, suffix):
     assert source.cropped
     for row, origin in enumerate(source.table["origin"]):
         np.testing.assert_array_equal(source.images[row], np.asarray(Image.open(tmp_path / origin)))
+
+
+@pytest.mark.parametrize("images", ["basic/Image/aligned/aligned", "Image/aligned"])
+@pytest.mark.parametrize("lists", ["basic/EmoLabel/EmoLabel/x", "basic/labels/EmoLabel"])
+def test_rafdb_as_its_archives_unpack(tmp_path, images, lists):
+    rafdb_tree(tmp_path / "made")
+    (tmp_path / "made" / "Image" / "aligned").rename(made_in(tmp_path / images))
+    (tmp_path / "made" / "EmoLabel").rename(made_in(tmp_path / lists))
+    assert load(rafdb, tmp_path).table["emotion"].tolist() == list(RAFDB.values())
+
+
+def made_in(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.mark.parametrize("place", ["archive/DATASET", "RAF-DB", ""])
+@pytest.mark.parametrize("names", [[str(code) for code in RAFDB], list(RAFDB.values())])
+def test_rafdb_as_class_folders(tmp_path, place, names):
+    for part in ("train", "test"):
+        for i, name in enumerate(names):
+            for j in range(8):
+                save(tmp_path / place / part / name / f"{part}_{8 * i + j:05d}_aligned.jpg", noise(1, 100)[0])
+    source = load(rafdb, tmp_path)
+    counts = source.table.groupby(["split", "emotion"]).size()
+    assert (counts["train"] == 7).all() and (counts["validation"] == 1).all() and (counts["test"] == 8).all()
+    by_name = dict(zip(names, RAFDB.values(), strict=True))
+    named = [by_name[origin.split("/")[-2]] for origin in source.table["origin"]]
+    assert source.table["emotion"].tolist() == named
+    assert load(fer2013, tmp_path) is None and load(affectnet, tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -68,6 +98,59 @@ HEADER = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<U1', 'fortran_order': False, 'sh
 def test_an_annotation_that_is_no_array_is_named(tmp_path, data):
     path = write(affectnet_tree(tmp_path) / "train_set" / "annotations" / "0_exp.npy", data)
     refused(lambda: load(affectnet, tmp_path), file=path, says="cannot be read")
+
+
+def test_codes_of_affectnet_that_are_no_emotion_are_left_out(tmp_path):
+    labels = affectnet_tree(tmp_path) / "train_set" / "annotations"
+    for i, code in enumerate((8, 9.0, 10)):
+        annotation(labels / f"{i}_exp.npy", np.array(str(code)))
+    source = load(affectnet, tmp_path)
+    assert source.table["emotion"].tolist() == [AFFECTNET[i % 8] for i in range(3, 10)]
+    assert source.notes == ("3 images show no face or none of the eight emotions and were left out",)
+    np.testing.assert_array_equal(
+        source.images[0], np.asarray(Image.open(tmp_path / "train_set/images/3.jpg"))
+    )
+    refused_code = annotation(labels / "0_exp.npy", np.array("11"))
+    refused(lambda: load(affectnet, tmp_path), file=refused_code, says="10 no face")
+
+
+def affectnet_lists(root):
+    head = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence\n"
+    for name in ("training", "validation"):
+        lines = [f"7/{name}{i}.jpg,{10 + i},20,40,50,1;2,{i},0.5\n" for i in range(11)]
+        for i in range(11):
+            save(root / "Manually_Annotated_Images" / "7" / f"{name}{i}.jpg", noise(1, 90, i)[0])
+        write(root / "Manually_Annotated_file_lists" / f"{name}.csv", head + "".join(lines))
+    return root / "Manually_Annotated_file_lists" / "training.csv"
+
+
+def test_affectnet_as_csv(tmp_path):
+    table = affectnet_lists(tmp_path / "AffectNet")
+    source = load(affectnet, tmp_path)
+    assert source.table["emotion"].tolist() == [*AFFECTNET.values()] * 2
+    assert source.table["split"].tolist() == ["train"] * 8 + ["validation"] * 8
+    assert source.notes == ("6 images show no face or none of the eight emotions and were left out",)
+    photo = np.asarray(Image.open(tmp_path / source.table["origin"][3]))
+    np.testing.assert_array_equal(source.images[3], photo[20:70, 13:53])
+    whole = table.read_text()
+    for line, says in (
+        ("7/x.jpg,1,2,3,4,,0,0", "7/x.jpg is missing"),
+        ("7/training0.jpg,1,x,3,4,,0,0", "1, x, 3, 4"),
+    ):
+        write(table, f"{whole}{line}\n")
+        refused(lambda: load(affectnet, tmp_path), file=table, row=13, says=says)
+
+
+@pytest.mark.parametrize("names", [[str(i) for i in range(9)], [*AFFECTNET.values(), "none"]])
+def test_affectnet_as_class_folders(tmp_path, names):
+    for part in ("train", "val"):
+        for name in names:
+            save(tmp_path / "AffectNet" / part / name / "1.jpg", noise(1, 96)[0])
+    source = load(affectnet, tmp_path)
+    named = dict(zip(names, AFFECTNET.values(), strict=False))
+    assert source.table["emotion"].tolist() == [named[o.split("/")[-2]] for o in source.table["origin"]]
+    assert source.table["split"].value_counts().to_dict() == {"train": 8, "validation": 8}
+    assert load(fer2013, tmp_path) is None and load(rafdb, tmp_path) is None
 
 
 def test_what_is_missing_of_affectnet_is_named(tmp_path):

@@ -159,6 +159,8 @@ def test_a_checkpoint_survives_the_round_trip(saved):
     assert stored["classifier.fc1.weight"].dtype == torch.float16
     assert stored["trunk.conv1.bn.running_var"].dtype == torch.float32
     assert list(path.parent.iterdir()) == [path]
+    path.with_name("plain").touch()
+    assert path.stat().st_mode == path.with_name("plain").stat().st_mode  # safetensors gives others no right
 
 
 def test_an_unknown_name_lists_the_published_networks():

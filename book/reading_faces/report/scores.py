@@ -35,7 +35,7 @@ VARIANTS = {"": "plain", "+flip": "flip", "+ten-crop": "ten-crop", "-deduplicate
 
 
 def load_scores(*patterns: str, folder: Path = RESULTS) -> pd.DataFrame:
-    """Read results files as a table, one row a run, split, source and variant.
+    """Read the results files that are `comparable` as a table, one row a run, split, source and variant.
 
     Args:
         *patterns: of paths below the folder; by default `RUNS`.
@@ -44,12 +44,18 @@ def load_scores(*patterns: str, folder: Path = RESULTS) -> pd.DataFrame:
     Returns:
         The columns of `tidy`; runs in the order of `RUN_NAMES`, then others, by seed.
     """
-    table = tidy(read_result(path) for pattern in patterns or RUNS for path in sorted(folder.glob(pattern)))
+    results = (read_result(path) for pattern in patterns or RUNS for path in sorted(folder.glob(pattern)))
+    table = tidy(result for result in results if comparable(result))
     if table.empty:
         return table
     order = list(RUN_NAMES.values())
     place = [order.index(name) if name in order else len(order) for name in table["training"]]
     return table.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
+
+
+def comparable(result: Result) -> bool:
+    """Whether a run was scored on data as their owners publish them, with disgust left out."""
+    return result.protocol["disgust"] == "drop" and not result.protocol["other_splits"]
 
 
 def tidy(results: Iterable[Result]) -> pd.DataFrame:
