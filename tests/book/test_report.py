@@ -67,7 +67,8 @@ def test_other_patterns_and_folders_are_read(tmp_path):
     assert scores.load_scores(folder=tmp_path).empty
     result = json.loads((scores.RESULTS / "easynet-seed0.json").read_text(encoding="utf-8"))
     for i, protocol in enumerate(({"other_splits": ["fer2013"]}, {"disgust": "angry"}, {})):
-        changed = result | {"name": f"x-seed{i}", "protocol": result["protocol"] | protocol}
+        protocol = {"disgust": "drop", "other_splits": []} | protocol
+        changed = result | {"name": f"x-seed{i}", "protocol": protocol}
         (tmp_path / f"x-seed{i}.json").write_text(json.dumps(changed), encoding="utf-8")
     assert set(scores.load_scores(folder=tmp_path)["run"]) == {"x-seed2"}  # others have another protocol
 
