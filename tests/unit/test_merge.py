@@ -178,7 +178,7 @@ def test_a_damaged_image_stops_the_merge_and_the_old_set_stays(tmp_path):
         Image.fromarray(noise(1, seed=i)[0]).save(paths[-1])
     paths[1].write_bytes(paths[1].read_bytes()[:200])
     bad = source(["happy"] * 3, ImageFiles(paths), splits=["train"] * 3)
-    with pytest.raises(DataError, match=r"1\.png: the image no picture that can be read"):
+    with pytest.raises(DataError, match=r"1\.png: the picture is damaged"):
         merge([bad], tmp_path / "m", progress=False)
     assert files_of(tmp_path / "m") == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.png", "1.png", "2.png", "m"]
