@@ -19,9 +19,12 @@ PAGES    := $(shell find book -maxdepth 1 -type f) $(shell find book/static book
 TRY      := $(shell find book/try -type f) $(wildcard fer_utils/weights_data/*.onnx)
 # What the page "Try it" runs on, from npm.
 RUNTIME  := build/onnxruntime-web.tgz
+$(if $(word 2,$(VENV)),$(error VENV cannot be a path with blanks))
 OUT      := build/$(PROFILE)
 LOG      := $(OUT)/log
-FACESET  := $(or $(FER_BUILD),build)/$(PROFILE)/faceset/manifest.json
+# Folders of other people's naming may hold blanks and brackets, which make reads as its own.
+blank    := $() $()
+FACESET  := $(subst ],\],$(subst [,\[,$(subst $(blank),\ ,$(or $(FER_BUILD),build)/$(PROFILE)/faceset/manifest.json)))
 RUN      := $(addprefix $(OUT)/run/,$(CHAPTERS))
 HTML     := $(OUT)/html/index.html
 
@@ -43,21 +46,26 @@ define logged
 mkdir -p $(dir $(1)); { $(2); } > $(1) 2>&1 || { tail -n 40 $(1); echo "failed: the whole log is in $(1)"; exit 1; }
 endef
 
+# $(call alone,FOLDER) waits while another make works there, and goes on when that has ended or was killed.
+define alone
+mkdir -p $(1); exec 9> $(1)/lock; "$(PYTHON)" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2> /dev/null \
+  || { echo "another make works in $(1): waiting for it"; "$(PYTHON)" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; }
+endef
+
 .PHONY: help book test lint unit chapters-test pages-test notebooks links scores study bench wheel serve clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …"; exit 1; }
-	@echo "setting up $(VENV): some minutes, about 6 GB"
-	@$(PYTHON) -m venv $(VENV)
-	@$(call logged,build/log/setup.log,$(BIN)/python -m pip install --quiet --editable '$(PACKAGES)')
-	@touch $@
+	@$(call alone,build/setup); test $@ -nt $< && exit; \
+	echo "setting up $(VENV): some minutes, about 6 GB"; "$(PYTHON)" -m venv $(VENV); \
+	$(call logged,build/log/setup.log,$(BIN)/python -m pip install --quiet --editable '$(PACKAGES)'); touch $@
 
 book: $(READY)  ## run the chapters (PROFILE=demo or full) and build the HTML
-	@$(MAKE) --jobs=$(JOBS) $(HTML)
+	@$(call alone,$(OUT)); $(MAKE) --jobs=$(JOBS) $(HTML)
 	@echo "the book is in $(HTML)"
 
 # Drawn faces follow the code that draws and merges them. Real ones are merged here only if nobody has yet: they
@@ -70,12 +78,13 @@ $(FACESET): | $(READY)
 	@$(BIN)/fer merge
 endif
 
-# Executed copies: running the book never touches the notebooks of the checkout. A folder for IPython of its own keeps
+# Executed copies: running the book never touches the notebooks of the checkout, and a copy appears when it is whole. A folder for IPython of its own keeps
 # two kernels from waiting for one history, and the user's start-up files out of the book.
 $(OUT)/run/notebooks/%.ipynb: notebooks/%.ipynb $(FACESET) $(LIBRARY) $(RESULTS)
 	@mkdir -p $(@D) $(OUT)/ipython/$*
 	@start=$$SECONDS; export IPYTHONDIR="$$PWD/$(OUT)/ipython/$*" OMP_NUM_THREADS=$(THREADS); \
-	$(call logged,$(LOG)/$*.log,$(BIN)/papermill $< $@ --parameters PROFILE $(PROFILE) --kernel python3 --cwd notebooks --no-progress-bar $(LIMIT)); \
+	$(call logged,$(LOG)/$*.log,$(BIN)/papermill $< $(OUT)/ipython/$*/run.ipynb --parameters PROFILE $(PROFILE) --kernel python3 --cwd notebooks --no-progress-bar $(LIMIT)); \
+	mv $(OUT)/ipython/$*/run.ipynb $@; \
 	echo "chapter $*: $$((SECONDS - start)) s"
 
 # Without a network, the file stays missing: the page says so, and the next `make book` tries again.
@@ -103,7 +112,7 @@ unit: $(READY)  ## unit tests
 # nbval compares the copies that papermill ran for the pages, so that no chapter runs twice: see
 # notebooks/conftest.py.
 chapters-test: $(READY)  ## run the chapters on demo faces if need be and compare their checked outputs
-	@$(MAKE) --jobs=$(JOBS) PROFILE=demo $(addprefix build/demo/run/,$(CHAPTERS))
+	@$(call alone,build/demo); $(MAKE) --jobs=$(JOBS) PROFILE=demo $(addprefix build/demo/run/,$(CHAPTERS))
 	$(BIN)/pytest notebooks -q -p no:cacheprovider
 
 pages-test: chapters-test  ## build the demo book if need be and check its pages

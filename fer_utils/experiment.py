@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -36,7 +36,7 @@ from fer_utils.datasets.merge import merge
 from fer_utils.emotions import CLASSES, FOLDER_NAMES, DisgustRule
 from fer_utils.errors import DataError
 from fer_utils.evaluation import metrics, predict
-from fer_utils.files import atomic_path, sha256, write_json
+from fer_utils.files import atomic_path, only_writer, sha256, write_json
 from fer_utils.models import MODELS, FaceNet, build
 from fer_utils.training import Fit, Recipe, check_same_run, default_precision, fit, last_layer, print_epoch
 from fer_utils.weights import load_model, load_pretrained, save_checkpoint
@@ -101,7 +101,10 @@ class Workspace:
                 if again or not (self.faceset / "manifest.json").exists():
                     from fer_utils.demo.layouts import write_demo
 
-                    shutil.rmtree(self.data, ignore_errors=True)
+                    # The manifest first: what is killed from here on begins anew.
+                    (self.faceset / "manifest.json").unlink(missing_ok=True)
+                    for old in (self.faceset, self.data):
+                        shutil.rmtree(old, ignore_errors=True)
                     write_demo(self.data)
                     merge(read_sources(self.data), self.faceset, progress=False)
         return FaceSet.open(self.faceset)
@@ -240,12 +243,14 @@ def train(
         check_same_run(folder, about)
         return load_run(space, name, verbose=verbose)
     how = {"targets": targets, "about": about, "resume": resume, "verbose": verbose} | trainer
-    done = fit(model, *splits, recipe, folder, **how)
-    if rank_zero_only.rank == 0:  # of several processes, one writes
-        if calibrated:
+    one = rank_zero_only.rank == 0  # of several processes, one writes
+    with only_writer(folder) if one else nullcontext():
+        done = fit(model, *splits, recipe, folder, **how)
+        if one and calibrated:
             write_json(folder / "calibration.json", calibrate(done.model, splits[1]))
-        header = about | {"network": network, "options": model.options}
-        save_checkpoint(done.model, folder / "model.safetensors", header)
+        if one:
+            header = about | {"network": network, "options": model.options}
+            save_checkpoint(done.model, folder / "model.safetensors", header)
     return done
 
 

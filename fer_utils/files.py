@@ -7,8 +7,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
+
+from fer_utils.errors import DataError
 
 
 @contextmanager
@@ -18,14 +21,37 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Its permissions are those that the umask gives, whatever the writer's own.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
+    for left in path.parent.glob(f".{escape(path.name)}.*") if Path("/proc/self").exists() else ():
+        if not Path("/proc", left.suffix[1:]).exists():  # its process was killed
+            left.unlink(missing_ok=True)
     try:
         aside.touch()
         mode = aside.stat().st_mode
         yield aside
         aside.chmod(mode)
         aside.replace(path)
+    except OSError as error:  # writing to a full disk names no file
+        error.filename = error.filename or str(path)
+        raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Make a folder if need be, and hold it; raise DataError where another process holds it."""
+    from filelock import FileLock, Timeout  # prediction does without
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "writer.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DataError("another process writes here", file=folder, remedy="wait until it is done") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def atomic_write(path: Path, text: str) -> None:

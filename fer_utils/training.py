@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import io
 import json
 import logging
 import math
+import sys
 import time
 import warnings
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +22,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
@@ -29,13 +33,15 @@ from fer_utils.augment import Augment
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.files import atomic_write, write_json
+from fer_utils.files import atomic_path, atomic_write, write_json
 
 # Lightning's notes on hardware, on loader workers and on layers that are frozen on purpose.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 _NOTES = "many workers|is not empty|number of training batches|LeafSpec|in eval mode|dirpath has changed"
 warnings.filterwarnings("ignore", message=f"(?s).*({_NOTES})")
 
+# What a new run removes: weights of an earlier one must not pass for its own if it is stopped.
+FILES = ("model.safetensors", "last.ckpt", "previous.ckpt", "best.ckpt", "history.csv")
 Batch = tuple[Tensor, Tensor, Tensor]  # images, labels, targets
 
 
@@ -229,6 +235,40 @@ class History(Callback):
                 print_epoch(row, self.recipe.epochs)
 
 
+class Checkpoints(TorchCheckpointIO):
+    """Files that are whole or not there, whatever is killed; the one before the last is kept, too."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside `path`: Lightning writes to TMPDIR, which may be another file system."""
+        path, buffer = Path(path), io.BytesIO()
+        torch.save(checkpoint, buffer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as aside:
+            aside.write_bytes(buffer.getbuffer())
+            if path.name == "last.ckpt" and path.exists():
+                path.replace(path.with_name("previous.ckpt"))
+
+
+def start_of(folder: Path) -> Path | None:
+    """The checkpoint to go on from, or None to begin anew; without the best epoch's, no other helps."""
+
+    def whole(name: str) -> bool:
+        path = folder / name
+        try:
+            with zipfile.ZipFile(path) as parts:
+                damaged = parts.testzip() is not None
+        except FileNotFoundError:
+            return False
+        except Exception:  # whatever `zipfile` meets in a damaged file
+            damaged = True
+        if damaged:
+            print(f"{path} is damaged; training goes on from what was before it", file=sys.stderr)
+        return not damaged
+
+    last = next(filter(whole, ("last.ckpt", "previous.ckpt")), None) if whole("best.ckpt") else None
+    return folder / last if last else None
+
+
 def print_epoch(row: Mapping[str, float], epochs: int) -> None:
     """Print a row of the learning curve."""
     text = "epoch {epoch:2.0f}/{epochs}  training: loss {train_loss:.3f}, accuracy {train_accuracy:6.1%}"
@@ -291,6 +331,7 @@ def fit(
             gradient_clip_val=recipe.clip or None,
             limit_train_batches=recipe.batches or 1.0,
             callbacks=[history, latest],
+            plugins=[Checkpoints()],
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, RuntimeError) as error:
@@ -299,12 +340,11 @@ def fit(
     if resume:
         check_same_run(folder, about)
     if trainer.is_global_zero:
-        # Also weights of an earlier run, which must not pass for those of this one if it is stopped.
-        for old in () if resume else ("last.ckpt", "best.ckpt", "history.csv", "model.safetensors"):
+        for old in () if resume else FILES:
             (folder / old).unlink(missing_ok=True)
         write_json(folder / "run.json", about)
     keep_freed_memory()
-    start = folder / "last.ckpt" if resume and (folder / "last.ckpt").exists() else None
+    start = start_of(folder) if resume else None
     rank, processes, size = trainer.global_rank, trainer.world_size, recipe.batch_size
     sampler = DistributedSampler(seen, processes, rank, seed=recipe.seed)
     # Batch normalisation cannot be trained on a last batch of one image.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from fer_utils.errors import DataError
@@ -95,7 +95,7 @@ def save_checkpoint(model: nn.Module, path: Path, about: dict[str, Any]) -> None
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     state = {n: v.half() if v.is_floating_point() and v.ndim > 1 else v for n, v in state.items()}
     with atomic_path(path) as aside:
-        save_file(state, aside, metadata={"fer_utils": json.dumps(about)})
+        aside.write_bytes(save(state, metadata={"fer_utils": json.dumps(about)}))
 
 
 def load_model(name: str | Path) -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from PIL import Image
 from fer_utils.datasets.base import SPLITS
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
+from fer_utils.files import only_writer
 
 FORMAT = 1
 COLUMNS = ("label", "emotion", "source", "subject", "split", "origin", "hash", "seen_copy")
@@ -112,19 +112,27 @@ class FaceSet:
 def new_folder(path: Path, replaces: str | None = None) -> Iterator[Path]:
     """Give a temporary folder beside `path` that takes its place when all went well, and is removed if not.
 
-    A `DataError` is raised where `path` is not empty, unless it has a file called `replaces`.
+    A `DataError` is raised where `path` is not empty, unless it has a file called `replaces`, and while
+    another process writes it. What a killed one left is removed, but for what it was about to replace.
     """
+    aside = path.with_name(f".{path.name}.new")
     old = replaces is not None and (path / replaces).is_file()
     if path.exists() and not old and (not path.is_dir() or any(path.iterdir())):
         raise DataError("the folder is not empty", file=path, remedy="name another one, or empty it first")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        new = aside / "new"
-        new.mkdir()
-        yield new
-        if path.exists():
-            path.rename(aside / "old")
-        new.rename(path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with only_writer(aside):
+        new, before = aside / "new", aside / "old"
+        if before.exists() and not path.exists():
+            before.rename(path)
+        try:
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            yield new
+            shutil.rmtree(before, ignore_errors=True)
+            if path.exists():
+                path.rename(before)
+            new.rename(path)
+        except OSError as error:  # writing to a full disk names no file
+            error.filename = error.filename or str(path)
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)

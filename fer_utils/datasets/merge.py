@@ -56,6 +56,9 @@ def merge(
         raise DataError("there are no images of the six classes to merge", file=out, remedy=remedy)
     with new_folder(out, replaces="manifest.json") as folder:
         faces = np.lib.format.open_memmap(folder / "all.npy", "w+", np.uint8, (total, SIZE, SIZE))
+        if hasattr(os, "posix_fallocate"):  # on a full disk, an error now instead of SIGBUS later
+            with (folder / "all.npy").open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, faces.offset + faces.nbytes)
         cropping, start = {}, 0
         for source, table in zip(sources, tables, strict=True):
             bar = tqdm(table["row"], desc=source.name, unit=" faces", disable=not progress)

@@ -1,6 +1,7 @@
 """Training learns, resumes to the same weights, and keeps its files whole."""
 
 import dataclasses
+import shutil
 import sys
 
 import lightning as L
@@ -65,25 +66,38 @@ def with_auxiliary_task(faces):
     return np.hstack([np.eye(6)[faces.labels], auxiliary])
 
 
-def test_a_stopped_run_that_moved_resumes_to_the_same_weights(toy_faces, tmp_path, monkeypatch):
+def test_a_stopped_run_that_moved_resumes_from_what_is_whole_to_the_same_weights(
+    toy_faces, tmp_path, monkeypatch, capsys
+):
+    recipe = dataclasses.replace(RESUMED, batches=5)
     targets = with_auxiliary_task(toy_faces.split("train"))
-    straight = train(toy_faces, RESUMED, tmp_path / "straight", targets=targets)
-    step = Classifier.training_step
+    straight = train(toy_faces, recipe, tmp_path / "straight", targets=targets)
+    step, epochs, last = Classifier.training_step, [], 2
 
     def failing(self, batch, index):
-        if self.current_epoch == 2 and index == 4:
+        epochs.append(self.current_epoch)
+        if (self.current_epoch, index) == (last, 3):
             raise Stop
         return step(self, batch, index)
 
     monkeypatch.setattr(Classifier, "training_step", failing)
     with pytest.raises(Stop):
-        train(toy_faces, RESUMED, tmp_path / "stopped", targets=targets)
-    (tmp_path / "stopped").rename(tmp_path / "moved")
-    monkeypatch.setattr(Classifier, "training_step", step)
-    resumed = train(toy_faces, RESUMED, tmp_path / "moved", targets=targets, resume=True)
-    assert_same_weights(straight.model, resumed.model)
-    columns = ["epoch", "train_loss", "val_loss", "val_accuracy", "lr"]
-    pd.testing.assert_frame_equal(straight.history[columns], resumed.history[columns])
+        train(toy_faces, recipe, tmp_path / "stopped", targets=targets)
+    last = None
+    for damaged, first in ((), 2), (("last",), 1), (("last", "previous"), 0), (("best",), 0):
+        moved = tmp_path / "-".join(("moved", *damaged))
+        shutil.copytree(tmp_path / "stopped", moved)
+        for name in damaged:
+            path = moved / f"{name}.ckpt"
+            path.write_bytes(path.read_bytes()[:-1000])
+        epochs.clear()
+        resumed = train(toy_faces, recipe, moved, targets=targets, resume=True)
+        printed = capsys.readouterr().err.splitlines()
+        assert [line.split(" is damaged")[0] for line in printed] == [f"{moved / n}.ckpt" for n in damaged]
+        assert min(epochs) == first
+        assert_same_weights(straight.model, resumed.model)
+        columns = ["epoch", "train_loss", "val_loss", "val_accuracy", "lr"]
+        pd.testing.assert_frame_equal(straight.history[columns], resumed.history[columns])
 
 
 def test_an_epoch_that_was_best_before_the_stop_stays_the_best(toy_faces, tmp_path, monkeypatch):

@@ -168,19 +168,6 @@ def test_an_unknown_name_lists_the_published_networks():
         load_model("emonet")
 
 
-def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
-    model, path = saved
-    before = path.read_bytes()
-
-    def full(*_, **__):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(weights, "save_file", full)
-    with pytest.raises(OSError, match="disk full"):
-        save_checkpoint(model, path, {})
-    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
-
-
 def test_damaged_and_foreign_checkpoints_are_refused(saved):
     model, path = saved
     whole = path.read_bytes()
