@@ -155,7 +155,12 @@ def changed(network: str, options: Settings, recipe: Recipe, settings: Settings)
 
 
 def settings_of(result: Result) -> Settings:
-    """All settings of `train`, the seed among them, that make a run again by its results file."""
+    """All settings of `train`, the seed among them, that make a run again by its results file.
+
+    Raises ValueError where another command trained it.
+    """
+    if result.command:
+        raise ValueError(f"{result.name} was trained by `{result.command}`, which repeats it")
     settings = Recipe.from_dict(result.recipe).as_dict()
     augment = settings.pop("augment")
     settings |= {"augment": None} if augment is None else {f"augment.{k}": v for k, v in augment.items()}
@@ -226,12 +231,7 @@ def train(
     about = noted | {
         "name": name,
         "profile": space.profile,
-        "model": {
-            "name": network,
-            "options": model.options,
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        },
+        "model": describe(network, model),
         "recipe": recipe.as_dict(),
         "merged": faces.manifest["checksums"],
         "trained_on": sorted(set(faces.index["source"])),
@@ -252,6 +252,16 @@ def train(
             header = about | {"network": network, "options": model.options}
             save_checkpoint(done.model, folder / "model.safetensors", header)
     return done
+
+
+def describe(network: str, model: nn.Module) -> dict[str, Any]:
+    """What a run notes of its network: name, options, and numbers of parameters, all and trained."""
+    return {
+        "name": network,
+        "options": model.options,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
 
 
 def load_run(space: Workspace, name: str, *, verbose: bool = False) -> Fit:
@@ -397,6 +407,7 @@ class Result:
     teachers: dict[str, Any] | None = None
     labels: dict[str, Any] | None = None
     calibrated: dict[str, Any] | None = None
+    command: str | None = None  # that trained it, where it was not `fer train`
 
     def to_json(self) -> dict[str, Any]:
         """Plain values of all fields."""
@@ -448,15 +459,13 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:
             before = known.test
     if about.pop("calibrated"):
         about["calibrated"] = json.loads((run.folder / "calibration.json").read_text(encoding="utf-8"))
-    packages = ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")
     result = Result.from_json(
-        about
+        {"packages": packages(), "processor": processor()}  # unless the run notes where it was trained
+        | about
         | {
             "date": datetime.now(UTC).date().isoformat(),
             "data": data,
             "protocol": {"disgust": faces.manifest["disgust"], "other_splits": others, "notes": notes},
-            "packages": {package: version(package) for package in packages},
-            "processor": processor(),
             "training_seconds": round(float(run.history["seconds"].sum()), 1),
             "images_per_second": round(float(run.history["images_per_second"].median()), 1),
             "checkpoint": checkpoint,
@@ -557,6 +566,12 @@ def revision() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit.decode().strip() + ("" if clean else "+changes")
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that results depend on."""
+    names = ("torch", "torchvision", "lightning", "numpy", "facenet-pytorch")
+    return {name: version(name) for name in names}
 
 
 def processor() -> str:

@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,14 +140,19 @@ class Classifier(L.LightningModule):
         """Draw augmentation and dropout from seed, epoch and rank, so that a resumed run draws the same."""
         torch.manual_seed((self.recipe.seed * 1_000 + self.current_epoch) * 1_000 + self.global_rank)
 
+    def mix(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Blend each image and its targets with those of another of the batch, if the recipe says so."""
+        if self.recipe.mixup:
+            share = torch.distributions.Beta(self.recipe.mixup, self.recipe.mixup).sample().item()
+            share, other = max(share, 1 - share), torch.randperm(len(images), device=images.device)
+            images = share * images + (1 - share) * images[other]
+            targets = share * targets + (1 - share) * targets[other]
+        return images, targets
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of one batch: cross-entropy with the targets, and that of the auxiliary task."""
         images, labels, targets = batch
-        if self.recipe.mixup:
-            share = torch.distributions.Beta(self.recipe.mixup, self.recipe.mixup).sample().item()
-            share, other = max(share, 1 - share), torch.randperm(len(labels), device=labels.device)
-            images = share * images + (1 - share) * images[other]
-            targets = share * targets + (1 - share) * targets[other]
+        images, targets = self.mix(images, targets)
         logits, auxiliary = self(images)
         classes = logits.shape[1]
         loss = F.cross_entropy(logits, targets[:, :classes], label_smoothing=self.recipe.label_smoothing)
@@ -214,7 +219,9 @@ class History(Callback):
         self._start = time.perf_counter()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop the clock of the training part."""
+        """Stop the clock of the training part, when the GPU has done what it was told."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self._training_seconds = time.perf_counter() - self._start
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -301,6 +308,7 @@ def fit(
     about: Mapping[str, Any] | None = None,
     resume: bool = False,
     verbose: bool = True,
+    classifier: Callable[..., Classifier] = Classifier,
     **trainer_options: Any,
 ) -> Fit:
     """Train a network and return it as it was after its best epoch on validation.
@@ -308,7 +316,8 @@ def fit(
     Build it after `lightning.seed_everything(recipe.seed)`. The folder gets checkpoints, the learning
     curve, and `run.json`, with the recipe and plain values `about` the run. A run that was stopped goes on
     with `resume`, if its `run.json` agrees (but for `revision`), and ends with the same weights as if it had
-    not been stopped. What is left of the options is for `lightning.Trainer`: `precision`, `devices`, …
+    not been stopped. A `classifier` with another loss takes what `Classifier` takes. What is left of the
+    options is for `lightning.Trainer`: `precision`, `devices`, `callbacks`, …
 
     Several processes (`devices`, `num_nodes`) share the images of training and of validation, take
     `batch_size` images a step each, and average their gradients, as if one process took all. What each
@@ -324,13 +333,14 @@ def fit(
     history = History(folder, recipe, verbose)
     latest = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     quiet = ("enable_progress_bar", "enable_model_summary", "num_sanity_val_steps", "logger")
+    callbacks = [history, latest, *trainer_options.pop("callbacks", ())]
     try:
         trainer = L.Trainer(
             **{"precision": default_precision()} | dict.fromkeys(quiet, False) | trainer_options,
             max_epochs=recipe.epochs,
             gradient_clip_val=recipe.clip or None,
             limit_train_batches=recipe.batches or 1.0,
-            callbacks=[history, latest],
+            callbacks=callbacks,
             plugins=[Checkpoints()],
             use_distributed_sampler=False,
         )
@@ -360,10 +370,10 @@ def fit(
     set_outputs(layer, classes if targets is None else targets.shape[1])
     # The memory layout in which oneDNN and cuDNN convolve fastest; results are the same.
     model.to(memory_format=torch.channels_last)
-    classifier = Classifier(model, recipe, layer.out_features - classes)
-    trainer.fit(classifier, *batches, ckpt_path=start, weights_only=True)
+    module = classifier(model, recipe, layer.out_features - classes)
+    trainer.fit(module, *batches, ckpt_path=start, weights_only=True)
     state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    classifier.load_state_dict(state)
+    module.load_state_dict(state)
     set_outputs(layer, classes)
     return Fit(model.cpu().eval(), pd.DataFrame(history.rows), folder)
 

@@ -19,6 +19,7 @@ EXPERIMENTS = {
     "crossfit": ("labels/issues.json", "20 to 40 minutes"),
     "inspection": ("inspection/RUN.json", "6 to 10 minutes a network"),
     "smoothing": ("video/smoothing.json", "ten minutes, on drawn faces"),
+    "gpu": ("runs, for `fer evaluate`", "a quarter of an hour of a data-centre GPU"),
     "audit": ("nothing: tests groups that you bring", "seconds"),
     "bench": ("benchmarks/prediction.json", "half an hour, and ten minutes to install the others"),
     "speed": ("benchmarks/speed.json, throughput.json, augmentation.json, reading.json", "minutes"),
