@@ -15,7 +15,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
-from fer_utils.experiment import TEACHING, Workspace, workspace
 from fer_utils.faces import resize
 from fer_utils.files import atomic_path, sha256
 from fer_utils.models import MODELS, FaceNet, build, inputs
@@ -61,23 +59,24 @@ _MOVED = Augment(degrees=12, shift=0.08, scale=0.12, erase=0.25, interpolation="
 _LIT = replace(_MOVED, brightness=0.15, contrast=0.2)
 _LONG = Recipe(epochs=40, batch_size=256, lr=0.12, mixup=0.2, augment=_LIT)
 _SCRATCH = replace(_LONG, epochs=80, lr=0.08)
-_SMALL = replace(_LONG, epochs=120, lr=0.08, label_smoothing=0.0, augment=_MOVED)
+_SMALL = replace(_LONG, epochs=90, lr=0.08, label_smoothing=0.0, augment=_MOVED)
 _FACENET, _NARROW = {"head": [], "input_size": 160}, {"widths": [16, 32, 64], "dropout": 0.1}
 _PUPILS = {
-    "facenet-consistent": ("facenet", _FACENET, replace(_LONG, label_smoothing=0.0)),
-    "easynet-consistent": ("easynet", {}, _SMALL),
-    "easynet-narrow": ("easynet", _NARROW, _SMALL),
+    "facenet-consistent": Configuration("facenet", _FACENET, replace(_LONG, label_smoothing=0.0), True),
+    "easynet-consistent": Configuration("easynet", {}, _SMALL, True),
+    "easynet-narrow": Configuration("easynet", _NARROW, _SMALL, True),
 }
-CONFIGURATIONS = {  # in order of value; a pupil's teachers are trained before it
+CONFIGURATIONS = {  # in order of value; the last ones may teach another time
     "facenet-long-160": Configuration("facenet", _FACENET, _LONG),
     "vgg-48": Configuration("vgg", {"side": 48}, _SCRATCH),
     "vgg-64": Configuration("vgg", {"side": 64}, replace(_SCRATCH, seed=1)),
-    "facenet-long-192": Configuration("facenet", _FACENET | {"input_size": 192}, replace(_LONG, seed=1)),
+    **{
+        f"{name}-seed{seed}": replace(pupil, recipe=replace(pupil.recipe, seed=seed))
+        for seed in range(3)
+        for name, pupil in _PUPILS.items()
+    },
+    "facenet-long-192": Configuration("facenet", _FACENET | {"input_size": 192}, _LONG),
     "resnet50-96": Configuration("resnet50", {"side": 96}, _SCRATCH),
-} | {
-    f"{name}-seed{seed}": Configuration(network, options, replace(recipe, seed=seed), taught=True)
-    for seed in range(3)
-    for name, (network, options, recipe) in _PUPILS.items()
 }
 
 
@@ -104,7 +103,7 @@ class FromScratch(nn.Module):
         return self.body(self.standardise(inputs.resize(images, self.side)).expand(-1, 3, -1, -1))
 
 
-def pack(file: Path, space: Workspace) -> None:
+def pack(file: Path, space: experiment.Workspace) -> None:
     """Write FER2013's training and validation faces, as one lossless picture, with their index and votes.
 
     Raises DataError where votes are missing, or other faces were merged than those of the data.
@@ -150,7 +149,7 @@ class Pupil(Classifier):
             with torch.no_grad():
                 answers = torch.stack([teacher(images).softmax(1) for teacher in self.teachers]).mean(0)
             own, votes = targets.tensor_split([len(CLASSES)], 1)
-            targets = torch.cat([(1 - TEACHING) * own + TEACHING * answers, votes], 1)
+            targets = torch.cat([(1 - experiment.TEACHING) * own + experiment.TEACHING * answers, votes], 1)
         return images, targets
 
 
@@ -209,7 +208,7 @@ def train(name: str, data: tuple[dict, FaceSet, np.ndarray], out: Path, until: f
     about = about | {
         "name": name,
         "model": experiment.describe(asked.network, model),
-        "teachers": {"share": TEACHING, "checkpoints": checkpoints} if names else None,
+        "teachers": {"share": experiment.TEACHING, "checkpoints": checkpoints} if names else None,
         "precision": "bf16-mixed" if gpu else "32-true",
         "packages": experiment.packages(),
         "processor": torch.cuda.get_device_name() if gpu else experiment.processor(),
@@ -224,7 +223,7 @@ def train(name: str, data: tuple[dict, FaceSet, np.ndarray], out: Path, until: f
         about=about,
         resume=True,
         verbose=False,
-        classifier=partial(Pupil, teachers=teachers),
+        classifier=lambda *arguments: Pupil(*arguments, teachers=teachers),
         callbacks=[Deadline(until)],
         precision=about["precision"],
         benchmark=gpu,
@@ -236,11 +235,11 @@ def train(name: str, data: tuple[dict, FaceSet, np.ndarray], out: Path, until: f
         np.savez_compressed(file, checkpoint=sha256(weights), **answers)
     for checkpoint in folder.glob("*.ckpt"):
         checkpoint.unlink()
-    rate = run.history["images_per_second"].median()
-    print(f"{name}: {run.best['val_accuracy']:.1%} on validation, {rate:,.0f} images/s", flush=True)
+    line = "{val_accuracy:.1%} on validation, epoch {epoch:.0f}, {images_per_second:,.0f} images/s"
+    print(f"{name}: {line.format(**run.best)}", flush=True)
 
 
-def collect(out: Path, space: Workspace) -> None:
+def collect(out: Path, space: experiment.Workspace) -> None:
     """Make runs of what `train` wrote, and keep what they predict of training faces, so that all can teach.
 
     Raises DataError where they were trained on another merged set.
@@ -253,9 +252,7 @@ def collect(out: Path, space: Workspace) -> None:
         index, run = faces.split("train", SOURCE).index, space.runs / folder.name
         experiment.write_predictions(space.results, run.name, "train", index, checkpoint, flip=answers)
         if json.loads((folder / "run.json").read_text())["model"]["name"] in MODELS:
-            run.mkdir(parents=True, exist_ok=True)
-            for file in ("run.json", "history.csv", "model.safetensors"):
-                shutil.copyfile(folder / file, run / file)
+            shutil.copytree(folder, run, dirs_exist_ok=True)
             print(f"fer evaluate {run.name} --test")
 
 
@@ -268,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=CONFIGURATIONS, default=CONFIGURATIONS)
     asked = parser.parse_args(arguments)
     if asked.step != "train":
-        return {"pack": pack, "collect": collect}[asked.step](*asked.paths, workspace("full"))
+        return {"pack": pack, "collect": collect}[asked.step](*asked.paths, experiment.workspace("full"))
     until, (file, out) = time.monotonic() + 60 * asked.minutes, asked.paths
     data = unpack(file)
     for name in asked.only:
