@@ -104,7 +104,7 @@ class FromScratch(nn.Module):
 
 
 def pack(file: Path, space: experiment.Workspace) -> None:
-    """Write FER2013's training and validation faces, as one lossless picture, with their index and votes.
+    """Write FER2013's training and validation faces, as one lossless picture, with labels, splits and votes.
 
     Raises DataError where votes are missing, or other faces were merged than those of the data.
     """
@@ -119,7 +119,7 @@ def pack(file: Path, space: experiment.Workspace) -> None:
     labels = {"kind": "both", "share": 1.0, "votes": sha256(ferplus.find(space.data))}
     about = {"profile": space.profile, "labels": labels, "revision": experiment.revision()}
     about |= {"merged": faces.manifest["checksums"], "trained_on": [SOURCE], "calibrated": False}
-    table, votes = np.void(faces.index.to_parquet(index=False)), votes.astype(np.uint8)
+    table, votes = np.void(faces.index[["label", "split"]].to_parquet(index=False)), votes.astype(np.uint8)
     with atomic_path(file) as aside, aside.open("wb") as out:
         np.savez(out, about=json.dumps(about), picture=np.void(picture.getvalue()), index=table, votes=votes)
     print(f"{len(images):,} faces, none of them a test face: {file}, {file.stat().st_size / 2**20:.1f} MiB")
