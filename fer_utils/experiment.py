@@ -544,13 +544,20 @@ def read_predictions(results: Path, name: str, split: str) -> pd.DataFrame:
     remedy = f"run `fer evaluate {name}{' --test' if split == 'test' else ''}`"
     if not path.is_file():
         raise DataError("no predictions are kept", file=path, remedy=remedy)
-    with np.load(path) as file:
-        attrs = {key: str(file[key]) for key in ("checkpoint", "images")}
-        kept = {v: np.square(file[v] / np.float32(STEPS)) for v in file if v not in attrs}
-    table = pd.DataFrame({f"{v}_{c}": p[i] for v, p in kept.items() for i, c in enumerate(CLASSES)})
-    if split != "train":
-        images = pd.read_parquet(folder / f"{split}.parquet")
-        if images.attrs["images"] != attrs["images"]:
+    images, file = None, path
+    try:
+        with np.load(file) as arrays:
+            attrs = {key: str(arrays[key]) for key in ("checkpoint", "images")}
+            kept = {v: np.square(arrays[v] / np.float32(STEPS)) for v in arrays if v not in attrs}
+        table = pd.DataFrame({f"{v}_{c}": p[i] for v, p in kept.items() for i, c in enumerate(CLASSES)})
+        if split != "train":
+            file = folder / f"{split}.parquet"
+            images = pd.read_parquet(file)
+            same = images.attrs["images"] == attrs["images"]
+    except Exception as error:  # zip, zlib, NumPy and Arrow have errors of many kinds
+        raise DataError(f"the predictions are damaged ({error})", file=file, remedy=remedy) from None
+    if images is not None:
+        if not same:
             raise DataError("the predictions are on images of another merged set", file=path, remedy=remedy)
         table = pd.concat([images, table], axis=1)
     table.attrs = attrs

@@ -22,7 +22,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     for left in path.parent.glob(f".{escape(path.name)}.*") if Path("/proc/self").exists() else ():
-        if not Path("/proc", left.suffix[1:]).exists():  # its process was killed
+        if left.suffix[1:].isdigit() and not Path("/proc", left.suffix[1:]).exists():  # it was killed
             left.unlink(missing_ok=True)
     try:
         aside.touch()

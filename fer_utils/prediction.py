@@ -78,9 +78,17 @@ class Predictor:
         if not path.is_file():
             remedy = f"name one of {', '.join(known)}, or a file that `fer export onnx` wrote"
             raise DataError("there is no such network", file=path, remedy=remedy)
-        self._network, self._detector = session(path, threads), Detector(threads)
-        about = self._network.get_modelmeta().custom_metadata_map
-        self._temperature = float(about.get("temperature", 1))
+        self._detector = Detector(threads)
+        try:
+            self._network = session(path, threads)
+            about = self._network.get_modelmeta().custom_metadata_map
+            self._temperature = float(about.get("temperature", 1))
+            answer = self.probabilities(np.zeros((1, SIDE, SIDE), np.uint8))
+            if answer.shape != (1, len(CLASSES)) or not np.isfinite(answer).all():
+                raise ValueError("its answer is no probabilities of six classes")
+        except Exception as error:  # onnxruntime has errors of many kinds
+            problem = f"this is no network that `fer export onnx` wrote, or a damaged one ({error})"
+            raise DataError(problem[:300], file=path, remedy="export it again") from None
 
     def probabilities(self, crops: np.ndarray) -> np.ndarray:
         """Classify face crops.

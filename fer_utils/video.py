@@ -69,7 +69,7 @@ def read_video(source: Path | str | int, every: int = 1) -> Iterator[Frame]:
         kind, name = CAMERAS[sys.platform]
         name = name.format(source)
     try:
-        with av.open(name, format=kind) as container:
+        with av.open(name, format=kind, metadata_errors="replace") as container:
             stream = _pictures(container)
             length = float((container.duration or 0) / av.time_base)
             start, ended = None, 0.0

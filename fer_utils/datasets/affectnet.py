@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fer_utils.datasets.base import (
-    MEND,
-    Box,
-    FaceSource,
-    ImageFiles,
-    Reader,
-    class_tree,
-    decode,
-    face_table,
-    read_class_tree,
-)
+from fer_utils.datasets import base
+from fer_utils.datasets.base import MEND, FaceSource, ImageFiles, Reader, decode
 from fer_utils.datasets.discover import Files, images_in, open_csv, tables_in
 from fer_utils.emotions import AFFECTNET, FOLDER_NAMES
 from fer_utils.errors import DataError
@@ -35,13 +27,9 @@ def find(files: Files, root: Path) -> list[Path]:
     """Folders with train_set/annotations or val_set/annotations, with training.csv, or with class folders."""
     labels = [file for file in files if file.name.endswith(END) and file.parents[1].name.lower() in SPLITS]
     names = {*FOLDER_NAMES, *map(str, CODES), *NO_EMOTION}
-    trees = (
-        class_tree(image, root, names)
-        for image in images_in(files)
-        if any(part.lower().startswith("affect") for part in image.relative_to(root).parts[:-3])
-    )
+    trees = base.class_trees(files, root, names, re.compile(r"(^|/)affect").search)
     forms = [*(file.parents[2] for file in labels), *(path.parent for path in _lists(files)), *trees]
-    return [form for form in dict.fromkeys(forms) if form]
+    return list(dict.fromkeys(forms))
 
 
 def _lists(files: Files) -> dict[Path, str]:
@@ -68,12 +56,12 @@ def read(path: Path, files: Files, root: Path) -> FaceSource:
     elif lists:
         layout, rows, labels = "CSV of annotations", _listed(lists, files), list(lists)
     else:
-        layout, rows = "class folders", list(zip(*read_class_tree(path, files, CODES), strict=True))
+        layout, rows = "class folders", base.read_class_tree(path, files, CODES)
     kept = [row for row in rows if row[1] not in NO_EMOTION]
     if left := len(rows) - len(kept):
         notes.append(f"{left:,} images show no face or none of the eight emotions and were left out")
     images, emotions, splits, *more = ([row[i] for row in kept] for i in range(len(rows[0])))
-    table = face_table(emotions, images, root, splits=splits)
+    table = base.face_table(emotions, images, root, splits=splits)
     faces = ImageFiles(images, *more)
     return FaceSource("affectnet", layout, table, faces, True, (*images, *labels), tuple(notes))
 
@@ -91,7 +79,7 @@ def _annotated(file: Path) -> tuple[Path, str, str]:
     return image, decode(code, CODES, file), SPLITS[file.parents[1].name.lower()]
 
 
-def _listed(lists: dict[Path, str], files: Files) -> list[tuple[Path, str, str, Box]]:
+def _listed(lists: dict[Path, str], files: Files) -> list[tuple[Path, str, str, base.Box]]:
     """Image, emotion, split and box of the face for each line of tables."""
     present, rows = {image.parts[-2:]: image for image in images_in(files)}, []
     for path, split in lists.items():
@@ -99,15 +87,13 @@ def _listed(lists: dict[Path, str], files: Files) -> list[tuple[Path, str, str, 
             table = pd.read_csv(file, usecols=COLUMNS, dtype=str, keep_default_na=False)[COLUMNS]
         for line, (name, *box, code) in enumerate(table.itertuples(index=False), 2):
             image = present.get(Path(name).parts[-2:])
-            if image is None:
-                raise DataError(f"the image {name[:80]} is missing", file=path, row=line, remedy=MEND)
-            try:
-                left, top, width, height = map(int, box)
-            except ValueError:
-                problem = f"the box of the face is {', '.join(box)[:80]}, not four whole numbers"
-                raise DataError(problem, file=path, row=line, remedy=MEND) from None
-            emotion = decode(code, CODES, path, line)
-            rows.append((image, emotion, split, (top, left, left + width, top + height)))
+            if image is None or not all(number.isdecimal() for number in box):
+                problem = f"there is no image {name[:80]}, or no box of a face: {', '.join(box)[:80]}"
+                raise DataError(problem, file=path, row=line, remedy=MEND)
+            left, top, width, height = map(int, box)
+            rows.append(
+                (image, decode(code, CODES, path, line), split, (top, left, left + width, top + height))
+            )
     return rows
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -147,6 +148,24 @@ def decode(text: str, codes: Mapping[int, str], file: Path, row: int | None = No
     return known[code]
 
 
+def class_trees(files: Files, root: Path, names: Container[str], ours: Callable[[str], Any]) -> list[Path]:
+    """Folders with images in train/NAME/, test/NAME/ or the like whose path, in lower case, is `ours`."""
+    trees = []
+    for image in images_in(files):
+        parts = image.relative_to(root).as_posix().lower().split("/")
+        if len(parts) > 2 and parts[-2] in names and parts[-3] in SPLIT_OF_FOLDER and ours("/".join(parts)):
+            nested = parts[-4:-3] == parts[-3:-2]  # some archives nest a folder in itself
+            trees.append(image.parents[2 + nested])
+    return list(dict.fromkeys(trees))
+
+
+def read_class_tree(path: Path, files: Files, codes: Mapping[int, str] | None = None) -> list[tuple]:
+    """Image, emotion and split, by their names, of all images in train/, test/ and the like in a folder."""
+    parts = [(image, image.relative_to(path).parts[0].lower()) for image in images_in(files, path)]
+    parts = [(image, SPLIT_OF_FOLDER[part]) for image, part in parts if part in SPLIT_OF_FOLDER]
+    return [(image, class_of_folder(image, codes), split) for image, split in parts]
+
+
 def class_of_folder(image: Path, codes: Mapping[int, str] | None = None) -> str:
     """The emotion that the folder of an image is named after, in words or by code, or a `DataError`."""
     names = FOLDER_NAMES | {key: name for code, name in (codes or {}).items() for key in (str(code), name)}
@@ -154,24 +173,6 @@ def class_of_folder(image: Path, codes: Mapping[int, str] | None = None) -> str:
         problem = f"the class folder's name is unknown; known are {', '.join(names)}"
         raise DataError(problem, file=image.parent, remedy="rename the folder, or take it away")
     return names[name]
-
-
-def class_tree(image: Path, root: Path, names: Container[str]) -> Path | None:
-    """The folder with train/ and test/ that an image is in, if it is in train/NAME/ or the like."""
-    parts = [part.lower() for part in image.relative_to(root).parts]
-    if not (len(parts) > 2 and parts[-2] in names and parts[-3] in SPLIT_OF_FOLDER):
-        return None
-    nested = parts[-4:-3] == parts[-3:-2]  # some archives nest a folder in itself
-    return image.parents[2 + nested]
-
-
-def read_class_tree(
-    path: Path, files: Files, codes: Mapping[int, str] | None = None
-) -> tuple[list[Path], list[str], list[str]]:
-    """Images below train/, test/ and the like in a folder; their emotions and splits by their folders."""
-    parts = {image: image.relative_to(path).parts[0].lower() for image in images_in(files, path)}
-    splits = {image: SPLIT_OF_FOLDER[part] for image, part in parts.items() if part in SPLIT_OF_FOLDER}
-    return list(splits), [class_of_folder(image, codes) for image in splits], list(splits.values())
 
 
 def hold_out(table: pd.DataFrame) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import tarfile
 import zipfile
@@ -20,11 +19,6 @@ TABLES = tuple(PACKINGS)
 ARCHIVES = (*TABLES[:4], ".tar.bz2", ".tar.xz", ".7z", ".rar")
 DEPTH = 7  # levels of folders below the root
 LARGEST = 1 << 30  # bytes of an unpacked CSV; FER2013's has 300 million
-
-
-TOO_LARGE = f"it unpacks to more than {LARGEST >> 30} GiB, as no data set's CSV does"
-UNPACK = "unpack it and keep the right one"
-PERMISSIONS = "check its permissions"
 
 
 class Files(list[Path]):
@@ -49,7 +43,7 @@ def files_below(root: Path) -> Files:
 
     def note(error: OSError) -> None:
         problem = f"the folder cannot be read ({error.strerror})"
-        files.unreadable.append(DataError(problem, file=error.filename, remedy=PERMISSIONS))
+        files.unreadable.append(DataError(problem, file=error.filename, remedy="check its permissions"))
 
     for folder, folders, names in os.walk(root, onerror=note, followlinks=True) if root.is_dir() else ():
         path = Path(folder)
@@ -68,11 +62,7 @@ def images_in(files: list[Path], folder: Path | None = None) -> list[Path]:
 
 def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
     """Lines of a text file that are not blank, stripped, with their numbers from 1; at least one."""
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        problem = f"the file cannot be read ({error.strerror})"
-        raise DataError(problem, file=path, remedy=PERMISSIONS) from None
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise DataError("the file is empty", file=path, remedy=remedy)
@@ -115,33 +105,11 @@ def _csvs_inside(path: Path) -> list[str]:
             names = archive.namelist()
     else:
         with tarfile.open(path) as tar:
-            names, size = [], 0
-            for member in tar:
-                names += [member.name] * member.isfile()
-                size += member.size
-                if size > LARGEST:  # before it is unpacked to find the next one
-                    raise DataError(TOO_LARGE, file=path, remedy=UNPACK)
-            while size <= LARGEST and (rest := tar.fileobj.read(1 << 20)):  # gzip's checksum is at the end
-                size += len(rest)
+            names = [member.name for member in tar if member.isfile()]
+            while tar.fileobj.read(1 << 20):  # to the end, where gzip keeps its checksum
+                pass
     # Apple's archiver adds a hidden ._x.csv for each x.csv.
     return [n for n in names if n.lower().endswith(".csv") and not Path(n).name.startswith("._")]
-
-
-class _Limited(io.RawIOBase):
-    """An unpacked file up to `LARGEST`: a few kB may unpack to more than fits into memory."""
-
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        self._file, self._path, self._left = file, path, LARGEST
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        count = self._file.readinto(buffer)
-        self._left -= count
-        if self._left < 0:
-            raise DataError(TOO_LARGE, file=self._path, remedy=UNPACK)
-        return count
 
 
 def packed(files: list[Path], read: Collection[Path] = ()) -> str:
@@ -161,12 +129,19 @@ def open_csv(path: Path) -> Iterator[IO[bytes]]:
                 names, zipped = _csvs_inside(path), packing == "zip"
                 if len(names) != 1:
                     problem = f"the archive should hold one CSV, it holds {', '.join(names) or 'none'}"
-                    raise DataError(problem, file=path, remedy=UNPACK)
+                    raise DataError(problem, file=path, remedy="unpack it and keep the right one")
                 archive = stack.enter_context((zipfile.ZipFile if zipped else tarfile.open)(path))
                 file = archive.open(names[0]) if zipped else archive.extractfile(names[0])
             else:
                 file = (gzip.open if packing else open)(path, "rb")
-            yield io.BufferedReader(_Limited(stack.enter_context(file), path), 1 << 20)
+            file, size = stack.enter_context(file), 0
+            while packing and (part := file.read(1 << 20)):
+                size += len(part)
+                if size > LARGEST:  # a few kB may unpack to more than fits into memory
+                    problem = f"it unpacks to more than {LARGEST:,} bytes, as no data set's CSV does"
+                    raise DataError(problem, file=path, remedy="download it again")
+            file.seek(0)
+            yield file
     except DataError:
         raise
     except Exception as error:  # on damaged archives, the unpackers raise whatever their parsers meet

@@ -18,7 +18,7 @@ from PIL import Image
 from fer_utils.datasets.base import SPLITS
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.files import only_writer
+from fer_utils.files import only_writer, sha256
 
 FORMAT = 1
 COLUMNS = ("label", "emotion", "source", "subject", "split", "origin", "hash", "seen_copy")
@@ -54,7 +54,9 @@ class FaceSet:
             images = np.load(path / "images.npy", mmap_mode="r")
             index = pd.read_parquet(path / "index.parquet")
             size, number = manifest["size"], manifest["format"]
-        except (ValueError, OSError, KeyError, TypeError) as error:
+            if sha256(path / "index.parquet") != manifest["checksums"]["index.parquet"]:
+                raise ValueError("index.parquet has another checksum than at the merge")
+        except Exception as error:  # NumPy and Arrow have errors of many kinds for damaged files
             raise DataError(f"no merged set, or a damaged one ({error})", file=path, remedy=REMEDY) from None
         if number != FORMAT or images.shape != (len(index), size, size) or tuple(index.columns) != COLUMNS:
             raise DataError("its files do not belong together", file=path, remedy=REMEDY)

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.datasets import base
-from fer_utils.datasets.base import MEND, FaceSource, ImageFiles, class_tree, face_table, read_class_tree
-from fer_utils.datasets.discover import Files, Table, images_in, open_csv, tables_in
+from fer_utils.datasets.base import MEND, FaceSource, ImageFiles, class_trees, face_table, read_class_tree
+from fer_utils.datasets.discover import Files, Table, open_csv, tables_in
 from fer_utils.emotions import FER2013, FOLDER_NAMES
 from fer_utils.errors import DataError
 from fer_utils.files import atomic_path
@@ -36,8 +36,8 @@ OFFICIAL = pd.DataFrame(  # images as published
     index=list(FER2013.values()),
 )
 SWAPPED = 5  # images of a class: copies of the official splits differ by less, other splits by more
-# Folders of the same form, of other data sets.
-OTHERS = re.compile(r"affect|raf|expw|jaffe|ck|cohn|(train|test)_\d+_aligned")
+# Class folders of other data sets.
+OTHERS = re.compile(r"(^|/)(affect|raf|expw|jaffe|ck|cohn|(train|test)_\d+_aligned)")
 CHALLENGE = "challenges-in-representation-learning-facial-expression-recognition-challenge"
 
 
@@ -45,7 +45,8 @@ def find(files: Files, root: Path) -> list[Path]:
     """Every form of FER2013; damaged archives last."""
     tables = [table for table in tables_in(files) if _is_ours(table)]
     forms = [(9 * (table.rank == 2) + FORMS.index(table.name), table.path) for table in tables]
-    forms += [(2, tree) for file in images_in(files) if (tree := _tree(file, root))]
+    trees = class_trees(files, root, FOLDER_NAMES, lambda path: not OTHERS.search(path))
+    forms += [(2, tree) for tree in trees]
     return list(dict.fromkeys(path for _, path in sorted(forms, key=lambda form: form[0])))
 
 
@@ -55,11 +56,6 @@ def _is_ours(table: Table) -> bool:
         with suppress(DataError), open_csv(table.path) as file:
             return "pixels" in _header(file)
     return table.name in FORMS[:2]
-
-
-def _tree(image: Path, root: Path) -> Path | None:
-    others = any(OTHERS.match(part.lower()) for part in image.relative_to(root).parts)
-    return None if others else class_tree(image, root, FOLDER_NAMES)
 
 
 def read(path: Path, files: Files, root: Path) -> FaceSource:
@@ -144,7 +140,7 @@ def _pixels(text: bytes, path: Path, line: int) -> bytes:
 
 
 def _read_tree(path: Path, files: Files, root: Path) -> FaceSource:
-    images, emotions, splits = read_class_tree(path, files)
+    images, emotions, splits = map(list, zip(*read_class_tree(path, files), strict=True))
     usages = [image.name.partition("_")[0] for image in images]  # the true split, where names still carry it
     splits = [SPLIT_OF_USAGE.get(usage, split) for usage, split in zip(usages, splits, strict=True)]
     if (shape := base.read_grey(images[0]).shape) != (SIZE, SIZE):

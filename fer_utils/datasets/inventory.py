@@ -41,7 +41,7 @@ def inventory(root: Path | str) -> tuple[str, bool]:
             parts = ", ".join([where, *(f"{splits[s]:,} {s}" for s in SPLITS if s in splits)])
             notes += [f"{reader.title}: {note}." for note in (parts, *source.notes)]
             damaged += [f"{reader.title}: {error}" for error in _damaged_images(source)]
-        except DataError as error:
+        except (DataError, OSError) as error:
             damaged.append(f"{reader.title}: {error}")
     if path := ferplus.find(root):
         read.add(path)

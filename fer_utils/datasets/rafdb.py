@@ -5,53 +5,41 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fer_utils.datasets.base import (
-    FaceSource,
-    ImageFiles,
-    Reader,
-    class_tree,
-    decode,
-    face_table,
-    hold_out,
-    read_class_tree,
-)
+from fer_utils.datasets import base
+from fer_utils.datasets.base import FaceSource, ImageFiles, Reader, decode
 from fer_utils.datasets.discover import Files, images_in, read_lines
 from fer_utils.emotions import FOLDER_NAMES, RAFDB
 from fer_utils.errors import DataError
 
 LIST = "list_patition_label.txt"  # as its authors spell it
-ALIGNED = re.compile(r"(train|test)_\d+_aligned", re.IGNORECASE)
 REMEDY = "unpack Image/aligned and EmoLabel of RAF-DB's basic part there, or delete the line"
 
 
 def find(files: Files, root: Path) -> list[Path]:
     """The lists of labels, and class folders."""
     names = {*FOLDER_NAMES, *map(str, RAFDB)}
-    trees = [class_tree(image, root, names) for image in images_in(files) if _is_ours(image, root)]
-    return [file for file in files if file.name.lower() == LIST] + list(dict.fromkeys(filter(None, trees)))
-
-
-def _is_ours(image: Path, root: Path) -> bool:
-    above = image.relative_to(root).parts[:-1]
-    return bool(ALIGNED.fullmatch(image.stem)) or any(part.lower().startswith("raf") for part in above)
+    lists = [file for file in files if file.name.lower() == LIST]
+    return lists + base.class_trees(
+        files, root, names, re.compile(r"(^|/)(raf|(train|test)_\d+_aligned)").search
+    )
 
 
 def read(path: Path, files: Files, root: Path) -> FaceSource:
     """Read the list of labels and the aligned faces near it, or folders such as train/1 or test/surprise."""
     listed = path.is_file()
-    images, emotions, splits = _read_list(path, files) if listed else read_class_tree(path, files, RAFDB)
-    table = face_table(emotions, images, root, splits=splits)
-    notes = () if "validation" in splits else (f"it has no validation split: {hold_out(table)}",)
-    every = (path, *images) if listed else tuple(images)
-    layout = "basic, aligned" if listed else "class folders"
+    rows = _read_list(path, files) if listed else base.read_class_tree(path, files, RAFDB)
+    images, emotions, splits = zip(*rows, strict=True)
+    table = base.face_table(emotions, images, root, splits=splits)
+    notes = () if "validation" in splits else (f"it has no validation split: {base.hold_out(table)}",)
+    layout, every = ("basic, aligned", (path, *images)) if listed else ("class folders", images)
     return FaceSource("rafdb", layout, table, ImageFiles(images), True, every, notes)
 
 
-def _read_list(path: Path, files: Files) -> tuple[list[Path], list[str], list[str]]:
-    faces = [image for image in images_in(files) if ALIGNED.fullmatch(image.stem)]
+def _read_list(path: Path, files: Files) -> list[tuple[Path, str, str]]:
+    faces = [image for image in images_in(files) if image.stem.lower().endswith("_aligned")]
     near = ([face for face in faces if face.is_relative_to(folder)] for folder in path.parents)
     present = {image.name.lower(): image for image in next(filter(None, near), [])}
-    images, emotions, splits = [], [], []
+    rows = []
     for line, text in read_lines(path, REMEDY):
         name, *codes = text.split()
         split, aligned = name.partition("_")[0], f"{Path(name).stem}_aligned{Path(name).suffix}"
@@ -60,10 +48,8 @@ def _read_list(path: Path, files: Files) -> tuple[list[Path], list[str], list[st
             raise DataError(problem, file=path, row=line, remedy=REMEDY)
         if aligned.lower() not in present:
             raise DataError(f"the image {aligned} is missing", file=path, row=line, remedy=REMEDY)
-        images.append(present[aligned.lower()])
-        emotions.append(decode(codes[0], RAFDB, path, line))
-        splits.append(split)
-    return images, emotions, splits
+        rows.append((present[aligned.lower()], decode(codes[0], RAFDB, path, line), split))
+    return rows
 
 
 LICENCE = "non-commercial research, on request from a university address; no redistribution"

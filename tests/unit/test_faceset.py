@@ -88,6 +88,12 @@ def test_a_missing_or_truncated_file_is_found_when_opened(copy, name):
         FaceSet.open(copy)
 
 
+def test_an_index_that_was_changed_is_found_when_opened(copy):
+    pd.read_parquet(copy / "index.parquet").assign(label=np.int8(0)).to_parquet(copy / "index.parquet")
+    with pytest.raises(DataError, match=r"another checksum.*fer merge"):
+        FaceSet.open(copy)
+
+
 def test_files_of_two_sets_or_of_another_format_do_not_mix(copy):
     images = np.load(copy / "images.npy")
     np.save(copy / "images.npy", images[:-1])

@@ -61,7 +61,8 @@ def test_an_archive_that_lost_its_name_is_read_and_a_bomb_is_not(tmp_path, monke
     check(read(tmp_path))
     path = path.rename(tmp_path / f"fer2013.csv{packing}")
     monkeypatch.setattr(discover, "LARGEST", 50_000)
-    refused(lambda: read(tmp_path), file=path, says="it unpacks to more than")
+    if packing:
+        refused(lambda: read(tmp_path), file=path, says="it unpacks to more than 50,000 bytes")
 
 
 @pytest.mark.parametrize(

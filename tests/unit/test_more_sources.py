@@ -134,7 +134,7 @@ def test_affectnet_as_csv(tmp_path):
     np.testing.assert_array_equal(source.images[3], photo[20:70, 13:53])
     whole = table.read_text()
     for line, says in (
-        ("7/x.jpg,1,2,3,4,,0,0", "7/x.jpg is missing"),
+        ("7/x.jpg,1,2,3,4,,0,0", "no image 7/x.jpg"),
         ("7/training0.jpg,1,x,3,4,,0,0", "1, x, 3, 4"),
     ):
         write(table, f"{whole}{line}\n")

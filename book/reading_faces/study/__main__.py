@@ -22,6 +22,7 @@ EXPERIMENTS = {
     "gpu": ("runs, for `fer evaluate`", "a quarter of an hour of a data-centre GPU"),
     "audit": ("nothing: tests groups that you bring", "seconds"),
     "bench": ("benchmarks/prediction.json", "half an hour, and ten minutes to install the others"),
+    "fuzz": ("reliability/fuzz.json", "an hour, on drawn faces"),
     "speed": ("benchmarks/speed.json, throughput.json, augmentation.json, reading.json", "minutes"),
 }
 
