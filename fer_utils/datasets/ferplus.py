@@ -1,5 +1,6 @@
-"""FER+: ten new votes for each image of FER2013 (Barsoum et al., 2016, arXiv:1608.01041).
+"""FER+: ten people's votes for each image of FER2013 (Barsoum et al., 2016, arXiv:1608.01041).
 
+Exact copies of an image carry the same votes: people were asked about each picture once, not about each row.
 Its rows stand in the order of FER2013's rows. The number in `Image name` is not the row, and images that are
 not faces have a blank name.
 """

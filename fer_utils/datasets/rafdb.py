@@ -12,6 +12,7 @@ from fer_utils.emotions import FOLDER_NAMES, RAFDB
 from fer_utils.errors import DataError
 
 LIST = "list_patition_label.txt"  # as its authors spell it
+OURS = re.compile(r"(^|/)(raf|(train|test)_\d+_aligned)")  # paths of class folders
 REMEDY = "unpack Image/aligned and EmoLabel of RAF-DB's basic part there, or delete the line"
 
 
@@ -19,9 +20,7 @@ def find(files: Files, root: Path) -> list[Path]:
     """The lists of labels, and class folders."""
     names = {*FOLDER_NAMES, *map(str, RAFDB)}
     lists = [file for file in files if file.name.lower() == LIST]
-    return lists + base.class_trees(
-        files, root, names, re.compile(r"(^|/)(raf|(train|test)_\d+_aligned)").search
-    )
+    return lists + base.class_trees(files, root, names, OURS.search)
 
 
 def read(path: Path, files: Files, root: Path) -> FaceSource:

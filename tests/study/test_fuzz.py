@@ -15,7 +15,7 @@ def test_outcomes_are_told_apart(tmp_path, monkeypatch):
     readers = {
         "accepted": lambda path: path.read_bytes(),
         "refused": refuses,
-        "no file or no remedy: wrong.": lambda _: refuses(None),
+        "no file or no remedy: wrong. Remedy: mend it.": lambda _: refuses(None),
         "ZeroDivisionError in the reader": lambda _: 1 / 0,
     }
     for outcome, read in readers.items():

@@ -392,6 +392,16 @@ def test_predictions_survive_sixteen_bits(tmp_path, space):
     pd.testing.assert_frame_equal(kept[index.columns.drop("hash")], index.drop(columns="hash"))
     with pytest.raises(DataError, match=r"`fer evaluate deep/run --test`"):
         read_predictions(tmp_path, "deep/run", "test")
+    for name in ("deep/run-validation.npz", "validation.parquet"):
+        path = tmp_path / "predictions" / name
+        whole = path.read_bytes()
+        for damaged in (whole[: len(whole) // 2], b"", whole[:9] + bytes(99) + whole[108:]):
+            path.write_bytes(damaged)
+            with pytest.raises(
+                DataError, match=rf"{name}: the predictions are damaged.*fer evaluate deep/run"
+            ):
+                read_predictions(tmp_path, "deep/run", "validation")
+        path.write_bytes(whole)
     write_predictions(tmp_path, "other", "validation", index[:5], "abc", p=p[:5])
     with pytest.raises(DataError, match="another merged set"):
         read_predictions(tmp_path, "deep/run", "validation")

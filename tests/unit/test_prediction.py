@@ -15,7 +15,7 @@ from torchvision.ops import nms
 
 from fer_utils import predict
 from fer_utils.demo.drawn_face import PROTOTYPES, Identity, View, draw_face
-from fer_utils.detector import Detector, suppress
+from fer_utils.detector import NETWORKS, Detector, suppress
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.faces import crop_square, resize
@@ -167,3 +167,19 @@ def test_prediction_needs_none_of_the_libraries_for_training():
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "name", "detector"])
+def test_what_is_no_network_is_refused_by_name(tmp_path, damage):
+    path, whole = tmp_path / "mine.onnx", (NETWORKS / "easynet-int8.onnx").read_bytes()
+    changed = {
+        "empty": b"",
+        "cut": whole[:-9999],
+        "text": b"<html>",
+        "name": whole.replace(b"images", b"imag\xff\xff"),
+    }
+    changed["detector"] = (NETWORKS / "mtcnn-p.onnx").read_bytes()
+    path.write_bytes(changed[damage])
+    with pytest.raises(DataError, match=r"mine\.onnx: this is no network.*export it again") as caught:
+        Predictor(path, threads=1)
+    assert len(str(caught.value)) < 600

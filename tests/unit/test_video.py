@@ -39,6 +39,18 @@ def write_clip(path: Path, frames: list, times=None, matrix=None, aspect=None, *
     return path
 
 
+def test_a_title_in_another_encoding_does_no_harm(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "title in ASCII"
+        stream = container.add_stream("h264", rate=25)
+        stream.height, stream.width = 48, 80
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(levels(1)[0], format="rgb24")))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"title in ASCII", b"title in \xc4\xd6\xdc!!"))
+    assert len(list(read_video(path))) == 1
+
+
 def levels(count: int) -> list[np.ndarray]:
     """Plain frames, each lighter than the one before, with noise that no encoder can leave out."""
     noise = np.random.default_rng(0).integers(0, 30, (count, 48, 80, 1))
