@@ -97,9 +97,9 @@ def merged_otherwise(space):
     """The workspace while its merged set is another one."""
     path = space.faceset / "manifest.json"
     before = path.read_bytes()
-    path.write_text(
-        json.dumps(json.loads(before) | {"checksums": {"images.npy": "0" * 64}}), encoding="utf-8"
-    )
+    manifest = json.loads(before)
+    manifest["checksums"]["images.npy"] = "0" * 64
+    path.write_text(json.dumps(manifest), encoding="utf-8")
     yield space
     path.write_bytes(before)
 
