@@ -3,6 +3,7 @@
 import random
 import re
 import sys
+import tarfile
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
@@ -335,6 +336,21 @@ def test_an_archive_without_a_csv_or_with_two_is_refused(tmp_path, packing):
     refused(
         lambda: read(tmp_path), file=path, says="it holds a/train.csv, icml_face_data.csv. Remedy: unpack"
     )
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_links_in_an_archive_lead_nowhere_and_nothing_is_unpacked_beside_it(tmp_path, kind):
+    secret = write(tmp_path / "secret.csv", fer2013_csv())
+    path = tmp_path / "data" / "fer2013.tar"
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as tar:
+        link = tarfile.TarInfo("fer2013.csv")
+        link.type, link.linkname = kind, str(secret)
+        tar.addfile(link)
+    refused(lambda: read(tmp_path / "data"), file=path, says="it holds none")
+    write(path, pack(".tar", fer2013_csv(), "../../fer2013.csv"))
+    check(read(tmp_path / "data"))
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["data", "fer2013.tar", "secret.csv"]
 
 
 @pytest.mark.parametrize("packing", [".gz", ".tar.gz"])
