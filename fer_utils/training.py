@@ -91,7 +91,8 @@ class Faces(Dataset[Batch]):
             raise DataError("there are no images", file=faces.path, remedy="check split and sources")
         self.faces, self.labels = faces, torch.from_numpy(faces.labels.copy())
         if targets is None:
-            targets = np.eye(max(len(CLASSES), int(faces.labels.max()) + 1))[faces.labels]
+            classes = max(len(CLASSES), int(faces.labels.max()) + 1)
+            targets = np.eye(classes, dtype=np.float32)[faces.labels]
         if len(targets) != len(faces):
             raise ValueError(f"{len(targets)} targets for {len(faces)} images")
         self.targets = torch.from_numpy(np.asarray(targets, np.float32))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -58,6 +58,22 @@ class ImageFiles:
 
 
 @dataclass(frozen=True)
+class StoredImages:
+    """Square grey images, uint8 (size, size), that stand one after the other in an open file."""
+
+    file: IO[bytes]
+    size: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int, /) -> np.ndarray:
+        self.file.seek(range(self.count)[i] * self.size**2)
+        return np.frombuffer(self.file.read(self.size**2), np.uint8).reshape(self.size, self.size)
+
+
+@dataclass(frozen=True)
 class FaceSource:
     """The faces of one data set, as its reader made them out.
 
@@ -77,7 +93,7 @@ class FaceSource:
     name: str
     layout: str
     table: pd.DataFrame
-    images: np.ndarray | ImageFiles
+    images: np.ndarray | ImageFiles | StoredImages
     cropped: bool
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,7 +73,10 @@ class FaceSet:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Read some images of this view: uint8 (len(rows), 64, 64)."""
-        return self.stored[self.rows[np.asarray(rows)]]
+        images = self.stored[self.rows[np.asarray(rows)]]
+        if hasattr(self.stored.base, "madvise"):  # the file's pages stay in the system's cache, not in here
+            self.stored.base.madvise(mmap.MADV_DONTNEED)
+        return images
 
     @cached_property
     def labels(self) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +18,15 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.datasets import base
-from fer_utils.datasets.base import MEND, FaceSource, ImageFiles, class_trees, face_table, read_class_tree
+from fer_utils.datasets.base import (
+    MEND,
+    FaceSource,
+    ImageFiles,
+    StoredImages,
+    class_trees,
+    face_table,
+    read_class_tree,
+)
 from fer_utils.datasets.discover import Files, Table, open_csv, tables_in
 from fer_utils.emotions import FER2013, FOLDER_NAMES
 from fer_utils.errors import DataError
@@ -82,7 +91,7 @@ def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) 
 
     A `DataError` names the line: missing columns, wrong pixels, an unknown code or Usage, a row cut short.
     """
-    pixels, emotions, splits, origins = bytearray(), [], [], []
+    pixels, emotions, splits, origins = tempfile.TemporaryFile(), [], [], []  # noqa: SIM115 (read later)
     where = path.relative_to(root).as_posix()
     with open_csv(path) as file:
         names = _header(file)
@@ -106,12 +115,12 @@ def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) 
             emotions.append(base.decode(fields["emotion"].decode("utf-8", "replace"), codes, path, line))
             splits.append(SPLIT_OF_USAGE[usage])
             origins.append(f"{where}:{line}")
-            pixels += _pixels(fields["pixels"], path, line)
+            pixels.write(_pixels(fields["pixels"], path, line))
     if not emotions:
         raise DataError("there are no rows below the header", file=path, remedy="download it again")
     notes = () if "usage" in names else ("no images for validation and test",)
     layout = "train.csv" if notes else "icml_face_data.csv" if names[-1] == "pixels" else "fer2013.csv"
-    images = np.frombuffer(pixels, np.uint8).reshape(-1, SIZE, SIZE)
+    images = StoredImages(pixels, SIZE, len(emotions))
     table = face_table(emotions, origins, root, splits=splits)
     return FaceSource(name, layout, table, images, True, (path,), notes)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from fer_utils.datasets import READERS, ferplus
-from fer_utils.datasets.base import SPLITS, FaceSource
+from fer_utils.datasets.base import SPLITS, FaceSource, ImageFiles
 from fer_utils.datasets.discover import files_below, packed
 from fer_utils.emotions import EMOTIONS
 from fer_utils.errors import DataError
@@ -69,7 +68,7 @@ def inventory(root: Path | str) -> tuple[str, bool]:
 def _damaged_images(source: FaceSource) -> list[str]:
     """What is wrong with the first few images that cannot be decoded."""
     errors = []
-    if len(source) <= CHECK_AT_MOST and not isinstance(source.images, np.ndarray):
+    if len(source) <= CHECK_AT_MOST and isinstance(source.images, ImageFiles):
         for i in range(len(source)):
             try:
                 source.images[i]

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -55,29 +55,23 @@ def merge(
         remedy = "`fer data` shows what is there and where to get the rest"
         raise DataError("there are no images of the six classes to merge", file=out, remedy=remedy)
     with new_folder(out, replaces="manifest.json") as folder:
-        faces = np.lib.format.open_memmap(folder / "all.npy", "w+", np.uint8, (total, SIZE, SIZE))
-        if hasattr(os, "posix_fallocate"):  # on a full disk, an error now instead of SIGBUS later
-            with (folder / "all.npy").open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, faces.offset + faces.nbytes)
-        cropping, start = {}, 0
-        for source, table in zip(sources, tables, strict=True):
-            bar = tqdm(table["row"], desc=source.name, unit=" faces", disable=not progress)
-            cropping[source.name] = _write(source, table, bar, faces[start:], detector)
-            start += len(table)
+        cropping = {}
+        with (folder / "all").open("wb") as images:
+            for source, table in zip(sources, tables, strict=True):
+                bar = tqdm(table["row"], desc=source.name, unit=" faces", disable=not progress)
+                cropping[source.name] = _write(source, table, bar, images, detector)
         index = pd.concat(tables, ignore_index=True)
+        del table, tables  # a copy of the index, and so as large
         index["seen_copy"] = seen_copies(index)
         held_out = index.loc[index["split"] != "train", "hash"]
         leaked = (index["split"] == "train") & index["hash"].isin(held_out)
-        np.save(folder / "images.npy", faces[~leaked])
-        (folder / "all.npy").unlink()
-        kept = index[~leaked].astype({"label": np.int8, "subject": "string"})
-        kept[list(COLUMNS)].to_parquet(folder / "index.parquet", index=False)
+        _keep(folder / "all", folder / "images.npy", ~leaked.to_numpy())
         manifest = {
             "format": FORMAT,
             "made_by": f"fer_utils {fer_utils.__version__}",
             "classes": list(CLASSES),
             **{"size": SIZE, "disgust": disgust, "seed": seed},
-            "images": len(kept),
+            "images": int((~leaked).sum()),
             "six_classes": total,
             "duplicates": {
                 "taken_out_of_training": int(leaked.sum()),
@@ -85,9 +79,12 @@ def merge(
             },
             "constant_images": int(index["constant"].sum()),
             "sources": [_describe(source, index, leaked, cropping[source.name]) for source in sources],
-            "checksums": {name: sha256(folder / name) for name in ("images.npy", "index.parquet")},
         }
+        index = index.loc[~leaked, list(COLUMNS)].astype({"label": np.int8, "subject": "string"})
+        index.to_parquet(folder / "index.parquet", index=False)
+        manifest["checksums"] = {name: sha256(folder / name) for name in ("images.npy", "index.parquet")}
         write_json(folder / "manifest.json", manifest)
+    del index, leaked, held_out  # the index is about to be read again
     return FaceSet.open(out)
 
 
@@ -131,8 +128,20 @@ def _six_classes(source: FaceSource, disgust: DisgustRule, seed: int) -> pd.Data
     return table
 
 
+def _keep(everything: Path, path: Path, kept: np.ndarray) -> None:
+    """Move the images that are kept to a NumPy file, one after the other: all may not fit in memory."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (int(kept.sum()), SIZE, SIZE)}
+    with everything.open("rb") as images, path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for keep in kept:
+            image = images.read(SIZE * SIZE)
+            if keep:
+                file.write(image)
+    everything.unlink()
+
+
 def _write(
-    source: FaceSource, table: pd.DataFrame, rows: Iterable[int], faces: np.ndarray, detector: Detector | None
+    source: FaceSource, table: pd.DataFrame, rows: Iterable[int], file: IO[bytes], detector: Detector | None
 ) -> dict[str, Any]:
     """Crop, resize and write the images of a table, add their hashes to it, and describe the cropping."""
     hashes, constant, counts = [], [], np.zeros(len(table), int)
@@ -141,9 +150,10 @@ def _write(
         hashes.append(pixel_hash(frame))
         constant.append(frame.min() == frame.max())
         if source.cropped:
-            faces[place] = resize(centre_square(frame)[None], SIZE)[0]
+            face = resize(centre_square(frame)[None], SIZE)[0]
         else:
-            faces[place], counts[place] = face_image(frame, detector, SIZE)
+            face, counts[place] = face_image(frame, detector, SIZE)
+        file.write(face.tobytes())
     table["hash"], table["constant"] = hashes, constant
     return {
         "already_cropped": len(table) if source.cropped else 0,
