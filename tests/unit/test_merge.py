@@ -1,6 +1,7 @@
 """The merge: six classes, no leak between splits, subjects kept apart, the same bytes each time."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,24 @@ def test_merging_twice_gives_identical_bytes(tmp_path):
     merge([official(), posed()], tmp_path / "a", progress=False)  # over an older set
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_images_are_never_all_in_memory(tmp_path):
+    class Made:
+        def __getitem__(self, i):
+            return np.full((64, 64), 100, np.uint8) + np.eye(64, dtype=np.uint8) * (i // 100) + i % 100
+
+    n = 3000
+    splits = ["train"] * (n - 20) + ["validation"] * 10 + ["test"] * 10
+    parts = [pd.Series(values) for values in (splits, [CLASSES[i % 6] for i in range(n)])]
+    table = pd.DataFrame({"emotion": parts[1], "subject": None, "split": parts[0], "origin": parts[1]})
+    made = FaceSource("fer2013", "made by a test", table, Made(), cropped=True, files=())
+    merge([official()], tmp_path / "first", progress=False)  # imports what it needs
+    tracemalloc.start()
+    faces = merge([made], tmp_path / "m", progress=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(faces) == n and peak < n * 64 * 64 / 2
 
 
 def test_frames_are_cropped_to_the_largest_face_or_to_their_centre(tmp_path):

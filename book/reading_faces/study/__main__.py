@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "audit": ("nothing: tests groups that you bring", "seconds"),
     "bench": ("benchmarks/prediction.json", "half an hour, and ten minutes to install the others"),
     "fuzz": ("reliability/fuzz.json", "an hour, on drawn faces"),
+    "growth": ("benchmarks/growth.json", "ten minutes, on drawn faces, and 10 GB of disk for a while"),
     "speed": ("benchmarks/speed.json, throughput.json, augmentation.json, reading.json", "minutes"),
 }
 
