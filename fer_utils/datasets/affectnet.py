@@ -60,7 +60,9 @@ def read(path: Path, files: Files, root: Path) -> FaceSource:
     kept = [row for row in rows if row[1] not in NO_EMOTION]
     if left := len(rows) - len(kept):
         notes.append(f"{left:,} images show no face or none of the eight emotions and were left out")
-    images, emotions, splits, *more = ([row[i] for row in kept] for i in range(len(rows[0])))
+    if not kept:
+        raise DataError("it has no image of an emotion", file=path, remedy="download it again")
+    images, emotions, splits, *more = map(list, zip(*kept, strict=True))
     table = base.face_table(emotions, images, root, splits=splits)
     faces = ImageFiles(images, *more)
     return FaceSource("affectnet", layout, table, faces, True, (*images, *labels), tuple(notes))
@@ -73,9 +75,9 @@ def _annotated(file: Path) -> tuple[Path, str, str]:
         raise DataError(f"its image images/{image.name} is missing", file=file, remedy=MEND)
     try:
         value = np.asarray(np.load(file, allow_pickle=False))
+        code = str(value.item()).strip() if value.size == 1 else f"array of {value.size}"
     except Exception as error:  # NumPy's parser of headers lets errors of many kinds out
         raise DataError(f"the annotation cannot be read ({error})", file=file, remedy=MEND) from error
-    code = str(value.item()).strip() if value.size == 1 else f"array of {value.size}"
     return image, decode(code, CODES, file), SPLITS[file.parents[1].name.lower()]
 
 

@@ -91,9 +91,21 @@ def test_affectnet(tmp_path, place):
 HEADER = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<U1', 'fortran_order': False, 'shape': (9999999999999,), }"
 
 
+ONE = HEADER.replace(b"(9999999999999,)", b"()") + b" " * 64 + b"\n"  # of one letter
+
+
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\x93NUMPY", b"3", b"PK\x03\x04", b"\x80\x04K\x03.", HEADER + b" " * 50 + b"\n", bytes(100)],
+    [
+        b"",
+        ONE + b"\xff" * 4,
+        b"\x93NUMPY",
+        b"3",
+        b"PK\x03\x04",
+        b"\x80\x04K\x03.",
+        HEADER + b" " * 50 + b"\n",
+        bytes(100),
+    ],
 )
 def test_an_annotation_that_is_no_array_is_named(tmp_path, data):
     path = write(affectnet_tree(tmp_path) / "train_set" / "annotations" / "0_exp.npy", data)
@@ -139,6 +151,9 @@ def test_affectnet_as_csv(tmp_path):
     ):
         write(table, f"{whole}{line}\n")
         refused(lambda: load(affectnet, tmp_path), file=table, row=13, says=says)
+    for path in table.parent.iterdir():
+        write(path, whole.split("\n")[0])
+    refused(lambda: load(affectnet, tmp_path), file=table.parent, says="no image of an emotion")
 
 
 @pytest.mark.parametrize("names", [[str(i) for i in range(9)], [*AFFECTNET.values(), "none"]])
