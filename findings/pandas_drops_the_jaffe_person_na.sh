@@ -6,7 +6,7 @@
 #   a word: nine people, 192 of 213 images. `load_dataset("imagefolder")` reads its metadata.csv the same way.
 #   AffectNet's class "None" becomes nan too.
 # Here: people are taken from file names, and the merged set keeps them in Parquet; FER+ is read with
-#   `keep_default_na=False`. The metadata.csv of `FaceSet.export_folder` is open to it.
+#   `keep_default_na=False`. `FaceSet.export_folder` writes jaffe-NA.
 #
 # Prints people and images before and after. Exit code 1 if this is no longer so.
 set -euo pipefail

@@ -111,7 +111,9 @@ class FaceSet:
             for row, name in enumerate(names):
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(self.take([row])[0]).save(out / name)
-            self.index.drop(columns="hash").assign(file_name=names).to_csv(out / "metadata.csv", index=False)
+            people = self.index["source"] + "-" + self.index["subject"]  # JAFFE's NA reads as missing alone
+            table = self.index.drop(columns="hash").assign(file_name=names, subject=people)
+            table.to_csv(out / "metadata.csv", index=False)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The merged set on disk: opening, views, exports, and damage that is found."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -52,11 +53,13 @@ def test_counts_add_up(toy_faces):
 
 
 def test_export_as_image_folder_is_read_by_torchvision(toy_faces, tmp_path):
-    toy_faces.split("test").export_folder(tmp_path / "out")
+    faces = toy_faces.split("test")
+    replace(faces, index=faces.index.assign(subject="NA")).export_folder(tmp_path / "out")  # of JAFFE
     folder = ImageFolder(tmp_path / "out" / "test")
     assert sorted(folder.classes) == sorted(CLASSES)
     assert len(folder) == 60
     table = pd.read_csv(tmp_path / "out" / "metadata.csv")
+    assert (table["subject"] == table["source"] + "-NA").all()
     for row in (0, 17, 59):
         image = np.asarray(Image.open(tmp_path / "out" / table["file_name"][row]))
         np.testing.assert_array_equal(image, toy_faces.split("test").take([row])[0])
