@@ -24,27 +24,24 @@ def predict(
     *,
     flip: bool = False,
     ten_crop: bool = False,
-    batch_size: int = 256,
-    device: str | torch.device | None = None,
 ) -> np.ndarray:
     """Class probabilities of a `FaceSet` or of uint8 images (N, 64, 64): float32 (N, 6); rows sum to 1.
 
     Args:
-        model: takes float images (B, 1, 64, 64) of 0–1 and gives logits (B, 6); it is left as it was.
+        model: takes float images (B, 1, 64, 64) of 0–1 and gives logits (B, 6); it computes on the GPU, or
+            where it is if there is none, and is left as it was.
         faces: to classify.
         flip: average the probabilities of each image and its mirror image.
         ten_crop: average those of corners and centre, enlarged and mirrored (Krizhevsky et al. 2012, 4.1).
-        batch_size: images a step.
-        device: where to compute; by default on the GPU, or where the model is if there is none.
     """
     home, was_training = next(model.parameters()).device, model.training
-    device = device or ("cuda" if torch.cuda.is_available() else home)
+    device = "cuda" if torch.cuda.is_available() else home
     model.to(device).eval()
     rows = []
     # Moving the model within would leave it with parameters that cannot be trained any more.
     with torch.inference_mode():
-        for start in range(0, len(faces), batch_size):
-            chosen = np.arange(start, min(start + batch_size, len(faces)))
+        for start in range(0, len(faces), 256):
+            chosen = np.arange(start, min(start + 256, len(faces)))
             batch = faces[chosen] if isinstance(faces, np.ndarray) else faces.take(chosen)
             images = torch.from_numpy(np.ascontiguousarray(batch)).to(device).unsqueeze(1).float() / 255
             views = _crops(images) if ten_crop else [images]

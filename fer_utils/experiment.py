@@ -161,9 +161,11 @@ def settings_of(result: Result) -> Settings:
     """
     if result.command:
         raise ValueError(f"{result.name} was trained by `{result.command}`, which repeats it")
-    settings = Recipe.from_dict(result.recipe).as_dict()
-    augment = settings.pop("augment")
-    settings |= {"augment": None} if augment is None else {f"augment.{k}": v for k, v in augment.items()}
+    usual = dataclasses.asdict(Recipe())  # for fields that recipes once had not; others they once had
+    settings = {name: result.recipe.get(name, value) for name, value in usual.items()}
+    if settings["augment"] is not None:
+        augment = usual["augment"] | settings.pop("augment")
+        settings |= {f"augment.{name}": value for name, value in augment.items()}
     settings |= result.model["options"] | {"precision": result.precision}
     if result.processes > 1:
         settings["devices"] = result.processes
@@ -232,7 +234,7 @@ def train(
         "name": name,
         "profile": space.profile,
         "model": describe(network, model),
-        "recipe": recipe.as_dict(),
+        "recipe": dataclasses.asdict(recipe),
         "merged": faces.manifest["checksums"],
         "trained_on": sorted(set(faces.index["source"])),
         "calibrated": calibrated,
@@ -367,18 +369,18 @@ def calibrate(model: nn.Module, validation: FaceSet) -> dict[str, Any]:
     The accuracy after it is cross-validated: on the very images of the fit it would be too high.
     """
     labels, probabilities = validation.labels, predict(model, validation)
-    before = correct = probabilities.argmax(1) == labels
+    corrected = np.empty_like(labels)
     folds = StratifiedKFold(min(10, max(2, np.bincount(labels).min())), shuffle=True, random_state=0)
     for fitted, judged in folds.split(labels, labels):
         parameters = fit_bias(labels[fitted], probabilities[fitted])
-        correct = correct.copy()
-        correct[judged] = apply_bias(probabilities[judged], *parameters).argmax(1) == labels[judged]
+        corrected[judged] = apply_bias(probabilities[judged], *parameters).argmax(1)
     scale, biases = fit_bias(labels, probabilities)
     last = last_layer(model)
     with torch.no_grad():
         last.weight.mul_(scale)
         last.bias.mul_(scale).add_(torch.from_numpy(biases).to(last.bias))
-    accuracy = {"before": float(before.mean()), "after, cross-validated": float(correct.mean())}
+    accuracy = {"before": probabilities.argmax(1), "after, cross-validated": corrected}
+    accuracy = {name: float(np.mean(answers == labels)) for name, answers in accuracy.items()}
     return {"images": len(labels), "scale": scale, "biases": biases.tolist(), "accuracy": accuracy}
 
 
@@ -408,10 +410,6 @@ class Result:
     labels: dict[str, Any] | None = None
     calibrated: dict[str, Any] | None = None
     command: str | None = None  # that trained it, where it was not `fer train`
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values of all fields."""
-        return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Result:
@@ -474,7 +472,7 @@ def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:
             "test": score(space, name, run.model, checkpoint, "test") if test and not before else before,
         }
     )
-    write_json(path, result.to_json())
+    write_json(path, dataclasses.asdict(result))
     return result
 
 

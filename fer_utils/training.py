@@ -27,7 +27,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 from fer_utils.augment import Augment
 from fer_utils.datasets.faceset import FaceSet
@@ -68,52 +68,29 @@ class Recipe:
         if min(self.epochs, self.batch_size, self.lr) <= 0 or self.optimizer not in ("sgd", "adam"):
             raise ValueError("epochs, batch_size and lr must be above 0, and optimizer sgd or adam")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """Make a recipe of plain values; fields that recipes once had are left out."""
-        known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
-        return cls(**known | ({"augment": Augment(**known["augment"])} if known.get("augment") else {}))
-
-
-class Faces(Dataset[Batch]):
-    """A `FaceSet` that hands out whole batches.
+def loader(faces: FaceSet, recipe: Recipe, targets: np.ndarray | None = None, **options: Any) -> DataLoader:
+    """Batches of faces, made by the process that trains, since they are ready without workers.
 
     Images, uint8 (B, 1, 64, 64); labels, int64 (B,); and targets, float32 (B, classes), a distribution over
     the classes, perhaps followed by the columns of an auxiliary task.
     """
+    if targets is not None and len(targets) != len(faces):
+        raise ValueError(f"{len(targets)} targets for {len(faces)} images")
+    targets = np.eye(len(CLASSES), dtype=np.float32)[faces.labels] if targets is None else targets
+    known = torch.from_numpy(faces.labels.copy()), torch.from_numpy(np.asarray(targets, np.float32))
 
-    def __init__(self, faces: FaceSet, targets: np.ndarray | None = None) -> None:
-        if not len(faces):
-            raise DataError("there are no images", file=faces.path, remedy="check split and sources")
-        self.faces, self.labels = faces, torch.from_numpy(faces.labels.copy())
-        if targets is None:
-            classes = max(len(CLASSES), int(faces.labels.max()) + 1)
-            targets = np.eye(classes, dtype=np.float32)[faces.labels]
-        if len(targets) != len(faces):
-            raise ValueError(f"{len(targets)} targets for {len(faces)} images")
-        self.targets = torch.from_numpy(np.asarray(targets, np.float32))
-
-    def __len__(self) -> int:
-        return len(self.faces)
-
-    def __getitems__(self, rows: list[int]) -> Batch:
-        """Fetch the rows of one batch at once; PyTorch's loader prefers this to single items."""
-        images = torch.from_numpy(self.faces.take(rows))
+    def batch(rows: list[int]) -> Batch:
+        images = torch.from_numpy(faces.take(rows))
         # Features of a frozen part, in place of images, are floats and have their channels.
         images = images.unsqueeze(1) if images.dtype == torch.uint8 else images
-        return images, self.labels[rows], self.targets[rows]
+        return images, *(values[rows] for values in known)
 
-
-def loader(faces: Dataset[Batch], recipe: Recipe, **options: Any) -> DataLoader:
-    """Batches of `Faces`, made by the process that trains, since they are ready without workers."""
     # A loader draws a seed for its workers whenever it is opened, which in a resumed run is at another time;
     # from a generator of its own, so that augmentation and dropout do not notice.
-    options |= {"generator": torch.Generator().manual_seed(recipe.seed), "collate_fn": lambda batch: batch}
-    return DataLoader(faces, pin_memory=torch.cuda.is_available(), **options)
+    options |= {"generator": torch.Generator().manual_seed(recipe.seed), "collate_fn": batch}
+    options |= {"pin_memory": torch.cuda.is_available()}
+    return DataLoader(range(len(faces)), **options)
 
 
 class Classifier(L.LightningModule):
@@ -329,8 +306,9 @@ def fit(
     label. Further columns are a distribution, times its loss weight, for an auxiliary task (Caruana 1997):
     while the network trains, its last layer has a unit more for each; rows of zeros ask none.
     """
-    seen, judged = Faces(train, targets), Faces(validation)
-    folder, about = Path(folder), {**(about or {}), "recipe": recipe.as_dict()}
+    if not (len(train) and len(validation)):
+        raise DataError("there are no images", file=train.path, remedy="check split and sources")
+    folder, about = Path(folder), {**(about or {}), "recipe": dataclasses.asdict(recipe)}
     history = History(folder, recipe, verbose)
     latest = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     quiet = ("enable_progress_bar", "enable_model_summary", "num_sanity_val_steps", "logger")
@@ -347,7 +325,18 @@ def fit(
         )
     except (MisconfigurationException, RuntimeError) as error:
         raise ValueError(str(error)) from None
-    about["processes"] = trainer.world_size
+    rank, processes, size = trainer.global_rank, trainer.world_size, recipe.batch_size
+    sampler = DistributedSampler(train.labels, processes, rank, seed=recipe.seed)
+    # Batch normalisation cannot be trained on a last batch of one image.
+    alone = len(sampler) % size == 1
+    # Of validation, each process has as many batches, and each image is in one of them.
+    rows = np.arange(len(validation))
+    parts = np.array_split(rows, processes * math.ceil(len(rows) / (processes * size)))
+    batches = (
+        loader(train, recipe, targets, batch_size=size, sampler=sampler, drop_last=alone),
+        loader(validation, recipe, batch_sampler=parts[rank::processes]),
+    )
+    about["processes"] = processes
     if resume:
         check_same_run(folder, about)
     if trainer.is_global_zero:
@@ -356,16 +345,6 @@ def fit(
         write_json(folder / "run.json", about)
     keep_freed_memory()
     start = start_of(folder) if resume else None
-    rank, processes, size = trainer.global_rank, trainer.world_size, recipe.batch_size
-    sampler = DistributedSampler(seen, processes, rank, seed=recipe.seed)
-    # Batch normalisation cannot be trained on a last batch of one image.
-    alone = len(sampler) % size == 1
-    # Of validation, each process has as many batches, and each image is in one of them.
-    parts = np.array_split(np.arange(len(judged)), processes * math.ceil(len(judged) / (processes * size)))
-    batches = (
-        loader(seen, recipe, batch_size=size, sampler=sampler, drop_last=alone),
-        loader(judged, recipe, batch_sampler=parts[rank::processes]),
-    )
     layer = last_layer(model)
     classes = layer.out_features
     set_outputs(layer, classes if targets is None else targets.shape[1])

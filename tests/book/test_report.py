@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import matplotlib.pyplot as plt
@@ -76,7 +77,7 @@ def test_other_patterns_and_folders_are_read(tmp_path):
 def test_every_results_file_is_read_as_it_was_written():
     for path in [*scores.RESULTS.glob("*.json"), *scores.RESULTS.glob("search/*/*.json")]:
         written = json.loads(path.read_text(encoding="utf-8"))
-        again = json.loads(json.dumps(read_result(path).to_json()))
+        again = json.loads(json.dumps(dataclasses.asdict(read_result(path))))
         assert all(again[key] == written[key] for key in again.keys() & written.keys()), path
 
 

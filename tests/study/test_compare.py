@@ -45,7 +45,7 @@ def keep(space, name, images=240, sharpness=1.0):
         write_predictions(space.results, name, split, index, name, **variants)
         own = (index["source"] == "fer2013").to_numpy()
         result[split] = {"fer2013": metrics(index["label"].to_numpy()[own], variants["p"][own])}
-    write_json(space.results / f"{name}.json", dataclasses.replace(template, **result).to_json())
+    write_json(space.results / f"{name}.json", dataclasses.asdict(dataclasses.replace(template, **result)))
 
 
 @pytest.fixture

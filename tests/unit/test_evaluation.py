@@ -105,11 +105,11 @@ def test_mcnemar_sees_a_difference_and_its_absence():
 
 
 def test_predict_gives_probabilities_and_flip_averages_both_views():
-    images = np.zeros((5, 64, 64), np.uint8)
+    images = np.zeros((300, 64, 64), np.uint8)
     images[:, :, :32] = 255
     model = Brightness().train()
-    plain = predict(model, images, batch_size=2)
-    assert plain.shape == (5, 6) and plain.dtype == np.float32
+    plain = predict(model, images)
+    assert plain.shape == (300, 6) and plain.dtype == np.float32
     np.testing.assert_allclose(plain.sum(1), 1, rtol=1e-5)
     mirrored = predict(model, np.ascontiguousarray(images[:, :, ::-1]))
     np.testing.assert_allclose(predict(model, images, flip=True), (plain + mirrored) / 2, rtol=1e-5)

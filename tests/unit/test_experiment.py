@@ -134,7 +134,7 @@ def built(network, options):
 def test_every_stored_run_is_read_and_its_settings_make_it_again(path):
     stored, result = json.loads(path.read_text(encoding="utf-8")), read_result(path)
     assert (
-        result.to_json().items()
+        dataclasses.asdict(result).items()
         >= {k: v for k, v in stored.items() if k not in ("format", "cached", "validated_on")}.items()
     )
     assert result.name == path.relative_to(BOOK).with_suffix("").as_posix()
@@ -152,10 +152,10 @@ def test_every_stored_run_is_read_and_its_settings_make_it_again(path):
     options, recipe = changed(network, options, dataclasses.replace(recipe, seed=kept["seed"]), settings)
     assert all(stored["recipe"].get(name, usual) == usual for name, usual in RETIRED.items())
     # What an older run does not note had the default.
-    usual, noted = Recipe(augment=Augment()).as_dict(), stored["recipe"]
+    usual, noted = dataclasses.asdict(Recipe(augment=Augment())), stored["recipe"]
     noted = {k: v for k, v in noted.items() if k not in RETIRED}
     noted["augment"] = usual.pop("augment") | noted["augment"]
-    assert recipe.as_dict() == usual | noted
+    assert dataclasses.asdict(recipe) == usual | noted
     model = built(network, json.dumps(options))
     assert stored["model"]["options"].items() <= model.items()
     assert (
@@ -352,7 +352,7 @@ def test_evaluate_reads_the_test_split_only_when_asked_and_only_once(space, caps
     (space.results / "predictions" / "toy-test.npz").unlink()
     assert evaluate(space, "toy", test=True).test == first.test and "test" in splits
     other = dataclasses.replace(first, checkpoint="0" * 64)
-    path.write_text(json.dumps(other.to_json()))
+    path.write_text(json.dumps(dataclasses.asdict(other)))
     assert evaluate(space, "toy").test == {}, "scores of other weights are not kept"
 
 

@@ -259,9 +259,7 @@ def test_freed_memory_is_not_given_back_between_steps():
     assert faults() - before < 20_000, "given back, five times 9,800 pages would be asked for"
 
 
-def test_a_recipe_survives_json_and_forgets_fields_that_it_once_had():
-    assert Recipe.from_dict(RESUMED.as_dict() | {"ema": 0.0}) == RESUMED
-    assert Recipe.from_dict(RECIPE.as_dict()) == RECIPE
-    for bad in ({"epochs": 0}, {"lr": -1}, {"optimizer": "lion"}):
-        with pytest.raises(ValueError, match="above 0"):
-            Recipe(**bad)
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"lr": -1}, {"optimizer": "lion"}])
+def test_recipes_that_cannot_be_are_refused(bad):
+    with pytest.raises(ValueError, match="above 0"):
+        Recipe(**bad)

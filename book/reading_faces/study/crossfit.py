@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def out_of_fold_predictions(
     """
     training, validation = faces.split("train"), faces.split("validation")
     groups = training.index["subject"].astype(object).fillna(training.index["hash"]).to_numpy(str)
-    settings = json.dumps([network, options, recipe.as_dict(), *training.index["hash"]])
+    settings = json.dumps([network, options, asdict(recipe), *training.index["hash"]])
     digest = hashlib.sha256(settings.encode() + targets.tobytes()).hexdigest()[:12]
     splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=recipe.seed)
     predicted = np.zeros((len(training), len(CLASSES)), np.float32)
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     curves = sorted((space.runs / name).glob("fold*/history.csv"), key=lambda path: path.stat().st_mtime)
     seconds = sum(float(pd.read_csv(path)["seconds"].sum()) for path in curves[-FOLDS:])
     about = {"profile": space.profile, "name": name, "network": network, "options": options}
-    about |= {"recipe": recipe.as_dict(), "folds": FOLDS, "labels": {"kind": "both" if both else "own"}}
+    about |= {"recipe": asdict(recipe), "folds": FOLDS, "labels": {"kind": "both" if both else "own"}}
     about |= {"training_seconds": seconds, "accuracy": share(predicted.argmax(1) == training.labels)}
     parts = ["issues", *[network] * (network != "easynet" or both), *["both"] * both]
     path = space.results / "labels" / f"{'-'.join(parts)}.json"

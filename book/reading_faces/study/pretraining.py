@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     space = workspace(asked.profile)
     recipe = dataclasses.replace(recipe_for("facenet", asked.profile)[1], epochs=asked.epochs)
     terms = {"profile": asked.profile, "source": "fer2013", "size": SIZE, "precision": default_precision()}
-    terms["recipe"] = {name: value for name, value in recipe.as_dict().items() if name != "seed"}
+    terms["recipe"] = {name: value for name, value in dataclasses.asdict(recipe).items() if name != "seed"}
     path = space.results / "comparisons" / "pretraining.json"
     report = read_report(path) if path.exists() else terms | {"runs": []}
     if any(report[key] != value for key, value in terms.items()):
