@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
@@ -144,17 +145,17 @@ def _write(
     source: FaceSource, table: pd.DataFrame, rows: Iterable[int], file: IO[bytes], detector: Detector | None
 ) -> dict[str, Any]:
     """Crop, resize and write the images of a table, add their hashes to it, and describe the cropping."""
-    hashes, constant, counts = [], [], np.zeros(len(table), int)
+    hashes, constant, counts = (np.zeros(len(table), kind) for kind in ("S32", bool, int))
     for place, row in enumerate(rows):
         frame = source.images[row]
-        hashes.append(pixel_hash(frame))
-        constant.append(frame.min() == frame.max())
+        hashes[place] = pixel_hash(frame)
+        constant[place] = frame.min() == frame.max()
         if source.cropped:
             face = resize(centre_square(frame)[None], SIZE)[0]
         else:
             face, counts[place] = face_image(frame, detector, SIZE)
         file.write(face.tobytes())
-    table["hash"], table["constant"] = hashes, constant
+    table["hash"], table["constant"] = pd.array(pa.array(hashes), dtype="str"), constant
     return {
         "already_cropped": len(table) if source.cropped else 0,
         "detected": int((counts > 0).sum()),
@@ -165,7 +166,7 @@ def _write(
 
 def _describe(source: FaceSource, index: pd.DataFrame, leaked: pd.Series, cropping: dict) -> dict[str, Any]:
     """What the manifest has about a source: what was read, dropped and kept, and from which files."""
-    table = index[index["source"] == source.name]
+    table = index.loc[index["source"] == source.name, ["row", "label", "split", "seen_copy"]]
     dropped = source.table["emotion"].drop(table["row"]).value_counts().sort_index().to_dict()
     leaked = leaked[table.index]
     kept = {name: table[(table["split"] == name) & ~leaked] for name in SPLITS}
