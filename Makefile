@@ -52,7 +52,7 @@ mkdir -p $(1); exec 9> $(1)/lock; "$(PYTHON)" -c 'import fcntl; fcntl.flock(9, f
   || { echo "another make works in $(1): waiting for it"; "$(PYTHON)" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; }
 endef
 
-.PHONY: help book test lint unit chapters-test pages-test notebooks links scores study bench wheel serve clean
+.PHONY: help book test lint unit chapters-test pages-test notebooks links scores study bench audit wheel serve clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -133,6 +133,13 @@ study: $(READY)  ## list the experiments behind the real figures: what each writ
 
 bench: $(READY)  ## time, memory and accuracy of prediction beside other packages, which are installed below build/peers
 	@PYTHONPATH=.:book $(BIN)/python -m reading_faces.study.bench
+
+audit: $(READY)  ## licences, bill of materials and known weaknesses of the environment's packages, in build/audit
+	@"$(PYTHON)" -m venv build/audit/tools
+	@build/audit/tools/bin/python -m pip install --quiet pip-licenses cyclonedx-bom pip-audit
+	@build/audit/tools/bin/python -m piplicenses --python $(BIN)/python --format markdown > build/audit/licences.md
+	@build/audit/tools/bin/python -m cyclonedx_py environment $(BIN)/python --output-file build/audit/bom.json
+	PIPAPI_PYTHON_LOCATION="$$PWD/$(BIN)/python" build/audit/tools/bin/python -m pip_audit --skip-editable
 
 wheel: $(READY)  ## build the wheel into dist/
 	@$(call logged,build/log/wheel.log,$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .)

@@ -24,6 +24,7 @@ EXPERIMENTS = {
     "bench": ("benchmarks/prediction.json", "half an hour, and ten minutes to install the others"),
     "fuzz": ("reliability/fuzz.json", "an hour, on drawn faces"),
     "growth": ("benchmarks/growth.json", "ten minutes, on drawn faces, and 10 GB of disk for a while"),
+    "kills": ("reliability/kills.json", "half an hour, after `make book`"),
     "speed": ("benchmarks/speed.json, throughput.json, augmentation.json, reading.json", "minutes"),
 }
 
