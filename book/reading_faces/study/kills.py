@@ -78,12 +78,16 @@ def _checkout() -> None:
     left_out = shutil.ignore_patterns(".git", ".venv", "dist", "features", "html", "site", "peers", "tools")
     shutil.copytree(ROOT, Path(), dirs_exist_ok=True, ignore=left_out)
     Path(CHAPTER).unlink()
+    for part in Path(sys.prefix).iterdir():  # the environment, as it is
+        Path(".venv", part.name).parent.mkdir(exist_ok=True)
+        Path(".venv", part.name).symlink_to(part)
+    Path(".venv", ".ready").unlink(missing_ok=True)
+    shutil.copy2("pyproject.toml", ".venv/.ready")  # whose time is all that make asks for
 
 
 def _book() -> None:
     del os.environ["FER_BUILD"]
-    here = os.path.relpath(sys.prefix)  # the environment, as it is
-    sys.exit(subprocess.run(["make", "-o", f"{here}/.ready", f"VENV={here}", "book"]).returncode)
+    sys.exit(subprocess.run(["make", "book"]).returncode)
 
 
 # The function that does it, what is done before it, and how often it is killed.
@@ -113,7 +117,7 @@ def start(name: str, folder: Path) -> multiprocessing.Process:
         OPERATIONS[name][0]()
 
     if not folder.exists():
-        shutil.copytree(folder.with_name(OPERATIONS[name][1]), folder)
+        shutil.copytree(folder.with_name(OPERATIONS[name][1]), folder, symlinks=True)
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
     os.setpgid(process.pid, process.pid)  # this process or the child, whichever comes first
