@@ -245,12 +245,13 @@ def train(
         check_same_run(folder, about)
         return load_run(space, name, verbose=verbose)
     how = {"targets": targets, "about": about, "resume": resume, "verbose": verbose} | trainer
-    one = rank_zero_only.rank == 0  # of several processes, one writes
-    with only_writer(folder) if one else nullcontext():
+    # Of several processes one writes. Lightning knows which only once it trains.
+    other = any(int(os.environ.get(rank, 0)) for rank in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    with nullcontext() if other else only_writer(folder):
         done = fit(model, *splits, recipe, folder, **how)
-        if one and calibrated:
-            write_json(folder / "calibration.json", calibrate(done.model, splits[1]))
-        if one:
+        if rank_zero_only.rank == 0:
+            if calibrated:
+                write_json(folder / "calibration.json", calibrate(done.model, splits[1]))
             header = about | {"network": network, "options": model.options}
             save_checkpoint(done.model, folder / "model.safetensors", header)
     return done

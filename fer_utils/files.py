@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,18 @@ from fer_utils.errors import DataError
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an error name the file or folder that was written, which that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        what = error.strerror or f"{error}; is the disk full?"  # numpy counts what it has written
+        raise OSError(error.errno or errno.EIO, what, str(path)) from None
+
+
+@contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; it takes its place if all went well, and is removed if not.
 
@@ -25,14 +38,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if left.suffix[1:].isdigit() and not Path("/proc", left.suffix[1:]).exists():  # it was killed
             left.unlink(missing_ok=True)
     try:
-        aside.touch()
-        mode = aside.stat().st_mode
-        yield aside
-        aside.chmod(mode)
-        aside.replace(path)
-    except OSError as error:  # writing to a full disk names no file
-        error.filename = error.filename or str(path)
-        raise
+        with naming(path):
+            aside.touch()
+            mode = aside.stat().st_mode
+            yield aside
+            aside.chmod(mode)
+            aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
 

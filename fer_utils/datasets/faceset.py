@@ -19,7 +19,7 @@ from PIL import Image
 from fer_utils.datasets.base import SPLITS
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.files import only_writer, sha256
+from fer_utils.files import naming, only_writer, sha256
 
 FORMAT = 1
 COLUMNS = ("label", "emotion", "source", "subject", "split", "origin", "hash", "seen_copy")
@@ -134,13 +134,11 @@ def new_folder(path: Path, replaces: str | None = None) -> Iterator[Path]:
         try:
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir()
-            yield new
+            with naming(path):
+                yield new
             shutil.rmtree(before, ignore_errors=True)
             if path.exists():
                 path.rename(before)
             new.rename(path)
-        except OSError as error:  # writing to a full disk names no file
-            error.filename = error.filename or str(path)
-            raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)

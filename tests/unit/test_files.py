@@ -138,6 +138,14 @@ def test_the_second_of_two_is_refused_until_the_first_ends_or_dies(tmp_path):
         pass
 
 
+def test_numpy_that_runs_out_of_room_is_understood(tmp_path):
+    path = tmp_path / "features.npy"
+    full = pytest.raises(OSError, match=r"full\?: '.*features\.npy")
+    with full_disk(), full, atomic_path(path) as aside, aside.open("wb") as file:
+        np.save(file, np.zeros(999))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path):
     path = tmp_path / "face.png"
     Image.new("L", (2, 2)).save(path)
