@@ -51,9 +51,9 @@ def _fer(*words: str) -> None:
 
 
 def _draw() -> None:
-    write_demo("data", fer2013=240, ckplus=6, jaffe=4)
+    write_demo("data", fer2013=150, ckplus=4, jaffe=3)
     Path("pictures").mkdir()
-    for number, face in enumerate(demo_faces(CLASSES * 2, size=240)):
+    for number, face in enumerate(demo_faces(CLASSES, size=240)):
         Image.fromarray(face).save(f"pictures/{number}.png")
 
 
@@ -98,10 +98,10 @@ OPERATIONS: dict[str, tuple[Callable[[], None], str, int]] = {
     "train": (partial(_fer, *TRAIN, "--resume"), "merge", 14),
     "evaluate": (partial(_fer, "evaluate", "toy"), "train", 10),
     "predict": (_predict, "draw", 10),
-    "features": (_cache, "merge", 10),
+    "features": (_cache, "merge", 8),
     "search": (_search, "merge", 8),
     "checkout": (_checkout, "nothing", 0),
-    "book": (_book, "checkout", 4),
+    "book": (_book, "checkout", 3),
 }
 
 
