@@ -112,7 +112,8 @@ def pack(file: Path, space: experiment.Workspace) -> None:
     faces = faces.where((faces.index["split"].ne("test") & faces.index["source"].eq(SOURCE)).to_numpy())
     votes = experiment.votes_on(faces.index, space.data, faces.manifest["disgust"])
     source = read_sources(space.data, [SOURCE])[0]
-    images = source.images[pd.Index(source.table["origin"]).get_indexer(faces.index["origin"])]
+    rows = pd.Index(source.table["origin"]).get_indexer(faces.index["origin"])
+    images = np.stack([source.images[row] for row in rows])
     if not np.array_equal(resize(images), faces.images):
         raise DataError("other faces were merged than these", file=space.data, remedy="run `fer merge`")
     Image.fromarray(images.reshape(-1, SIDE)).save(picture := io.BytesIO(), "PNG", optimize=True)
@@ -235,8 +236,7 @@ def train(name: str, data: tuple[dict, FaceSet, np.ndarray], out: Path, until: f
         np.savez_compressed(file, checkpoint=sha256(weights), **answers)
     for checkpoint in folder.glob("*.ckpt"):
         checkpoint.unlink()
-    line = "{val_accuracy:.1%} on validation, epoch {epoch:.0f}, {images_per_second:,.0f} images/s"
-    print(f"{name}: {line.format(**run.best)}", flush=True)
+    print(f"{name}: {run.best['val_accuracy']:.1%}, {run.best['images_per_second']:.0f} images/s", flush=True)
 
 
 def collect(out: Path, space: experiment.Workspace) -> None:
