@@ -24,7 +24,7 @@ RESUMED = dataclasses.replace(RECIPE, epochs=3, mixup=0.4, augment=Augment(degre
 
 def small_net(seed=0):
     L.seed_everything(seed, verbose=False)
-    return EasyNet(widths=(4, 8, 8), hidden=16, dropout=0.1)
+    return EasyNet(widths=(4, 8, 8), hidden=16, dropout=0.1, stride=2)
 
 
 def train(faces, recipe, folder, **options):
