@@ -98,7 +98,8 @@ def test_a_folder_that_cannot_be_read_spoils_only_what_is_in_it(everything, monk
     monkeypatch.setattr(os, "scandir", closed)  # root may read everything
     (everything / "lost+found").mkdir()
     text, damaged = inventory(everything)
-    assert damaged and text.count("the folder cannot be read") == 3  # of both, and of CK+
+    words = " ".join(text.split())  # lines are wrapped
+    assert damaged and words.count("the folder cannot be read") == 3  # of both, and of CK+
     assert "JAFFE: flat folder" in text and "FER2013: fer2013.csv" in text
     made.refused(lambda: read_sources(everything), file=everything / "CK+" / "Emotion", says="permissions")
     with pytest.warns(UserWarning, match=r"lost\+found.*left out"):
