@@ -96,6 +96,8 @@ class Detector:
         right, bottom = np.minimum(edges[:, 2:], (sums.shape[2] - 1, len(sums) - 1)).T
         inside = (bottom > top) & (right > left)
         regions = np.stack([top, bottom + 1, left, right + 1], 1)[inside].tolist()
+        if not regions:  # of nothing, older versions of onnxruntime cannot tell the shape
+            return np.empty((0, 5)), np.empty((0, 4))
         pixels = _averages([sums[y:y_end, :, x:x_end] for y, y_end, x, x_end in regions], side, side)
         offsets, *_, probabilities = self._networks[stage].run(None, {"pixels": pixels})
         passed = probabilities[:, 1] > THRESHOLDS[stage]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.trial import FixedTrial, TrialState
 
 from fer_utils.datasets.faceset import FaceSet
@@ -102,6 +103,17 @@ def test_the_file_says_what_was_tried_and_a_finished_search_trains_no_draw_again
     assert [values[:2] for values in longer["optimizers"].values()] == list(report["optimizers"].values())
     assert trained.count(0) == 2
     assert len(sweep.run(space, **SMALL | {"epochs": 2})["trials"]) == 4 and trained.count(0) == 6
+
+
+def test_a_training_is_the_same_whatever_was_trained_before_it(space):
+    """A search that goes on begins with another training than one that begins."""
+    drawn = FixedTrial(sweep.draws("sgd", "demo", 1)[0])
+    settings, budget = sweep.suggest(drawn, "sgd", "demo"), SMALL | {"batches": 1}
+    goes_on, begins = (sweep.Bench(space, budget, "32-true") for _ in range(2))
+    begins(settings, 0)
+    assert begins(settings, 1) == goes_on(settings, 1)
+    for name, value in begins.trunk.items():
+        torch.testing.assert_close(value, goes_on.trunk[name], rtol=0, atol=0)
 
 
 def test_importance_finds_the_setting_that_matters(monkeypatch):

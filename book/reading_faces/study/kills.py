@@ -43,7 +43,7 @@ ROOT, CHAPTER = project_root(), "build/demo/run/notebooks/methods.ipynb"
 TRAIN = ("train", "easynet", "--name=toy", "widths=[4,8,8]", "hidden=16", "epochs=6", "batch_size=32")
 SEARCH = {"trials": 2, "epochs": 1, "batches": 4, "batch_size": 32, "input_size": 32}
 VARIES = {"date", "seconds", "training_seconds", "images_per_second"}  # from run to run
-PRIVATE = {".ckpt", ".db", ".js", ".inv"}  # endings of files that say the same in other bytes
+PRIVATE = {".ckpt", ".db", ".js", ".inv", ".ipynb"}  # endings of files that say the same in other bytes
 
 
 def _fer(*words: str) -> None:

@@ -103,11 +103,13 @@ class Bench:
         fields = {field.name for field in dataclasses.fields(Recipe)}
         changes = settings | {name: value for name, value in self.budget.items() if name != "trials"}
         recipe = dataclasses.replace(recipe, seed=seed, **{k: v for k, v in changes.items() if k in fields})
+        options = options | {k: v for k, v in changes.items() if k not in fields}
+        if self.trunk is None:  # of seed 0, whatever a search that goes on trains first
+            L.seed_everything(0, verbose=False)
+            load_pretrained(net := build("facenet", **options), self.faces[0].images)
+            self.trunk = net.trunk.state_dict()
         L.seed_everything(seed, verbose=False)
-        net = build("facenet", **options | {k: v for k, v in changes.items() if k not in fields})
-        if self.trunk is None:
-            load_pretrained(net, self.faces[0].images)
-            self.trunk = {name: value.clone() for name, value in net.trunk.state_dict().items()}
+        net = build("facenet", **options)
         net.trunk.load_state_dict(self.trunk)
         freeze, how = settings["freeze"], {"devices": 1, "precision": self.precision}
         if freeze not in self.features:
