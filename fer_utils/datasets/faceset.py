@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from PIL import Image
 
 from fer_utils.datasets.base import SPLITS
@@ -33,27 +34,27 @@ class FaceSet:
     Attributes:
         path: the folder, with ``images.npy``, ``index.parquet`` and ``manifest.json``.
         stored: uint8 (M, 64, 64), grey, 0–255: all images, memory-mapped.
-        index: one row an image of this view: `label` (int8, 0–5), `emotion` (as the source named it),
-            `source`, `subject` (or missing), `split`, `origin` (where it came from), `hash` (of the source
-            image's pixels) and `seen_copy` (an exact copy stands in an earlier split).
+        table: the index of all images.
         manifest: sources, what was dropped and why, checksums.
-        rows: int (N,), this view's rows of `stored`.
+        rows: int (N,), this view's rows of `stored` and `table`.
     """
 
     path: Path
     stored: np.ndarray
-    index: pd.DataFrame
+    table: pd.DataFrame
     manifest: dict[str, Any]
     rows: np.ndarray
 
     @classmethod
     def open(cls, path: Path | str) -> FaceSet:
         """Open a merged set, or raise a `DataError` if files are missing, damaged or of different sets."""
-        path = Path(path)
+        path, pool = Path(path), pa.default_memory_pool()
         try:
             manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
             images = np.load(path / "images.npy", mmap_mode="r")
+            pool.release_unused()  # memory that Arrow keeps for its next tables
             index = pd.read_parquet(path / "index.parquet")
+            pool.release_unused()
             size, number = manifest["size"], manifest["format"]
             if sha256(path / "index.parquet") != manifest["checksums"]["index.parquet"]:
                 raise ValueError("index.parquet has another checksum than at the merge")
@@ -79,13 +80,24 @@ class FaceSet:
         return images
 
     @cached_property
+    def index(self) -> pd.DataFrame:
+        """One row an image of this view.
+
+        Columns are `label` (int8, 0–5), `emotion` (as the source named it), `source`, `subject` (or missing),
+        `split`, `origin` (where it came from), `hash` (of the source image's pixels) and `seen_copy` (an
+        exact copy stands in an earlier split).
+        """
+        whole = len(self) == len(self.table)
+        return self.table if whole else self.table.iloc[self.rows].reset_index(drop=True)
+
+    @cached_property
     def labels(self) -> np.ndarray:
         """int64 (N,), values 0–5 in the order of `CLASSES`."""
-        return self.index["label"].to_numpy(np.int64)
+        return self.table["label"].to_numpy(np.int64)[self.rows]
 
     def where(self, mask: np.ndarray) -> FaceSet:
         """View of the rows where a bool array (N,) is true."""
-        return replace(self, index=self.index[mask].reset_index(drop=True), rows=self.rows[mask])
+        return replace(self, rows=self.rows[mask])
 
     def split(self, name: str, source: str | None = None) -> FaceSet:
         """View of one split, ``"train"``, ``"validation"`` or ``"test"``, of all sources or of one."""
