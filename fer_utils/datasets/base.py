@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tempfile
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,13 +58,20 @@ class ImageFiles:
         return image
 
 
-@dataclass(frozen=True)
 class StoredImages:
-    """Square grey images, uint8 (size, size), that stand one after the other in an open file."""
+    """Square grey images, uint8 (size, size), kept in a temporary file instead of memory."""
 
-    file: IO[bytes]
-    size: int
-    count: int
+    def __init__(self, size: int) -> None:
+        self.size, self.count = size, 0
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 (closed when nobody needs it)
+
+    def __del__(self) -> None:
+        self.file.close()
+
+    def append(self, pixels: bytes) -> None:
+        """Add an image, row by row."""
+        self.file.write(pixels)
+        self.count += 1
 
     def __len__(self) -> int:
         return self.count

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -91,7 +90,7 @@ def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) 
 
     A `DataError` names the line: missing columns, wrong pixels, an unknown code or Usage, a row cut short.
     """
-    pixels, emotions, splits, origins = tempfile.TemporaryFile(), [], [], []  # noqa: SIM115 (read later)
+    images, emotions, splits, origins = StoredImages(SIZE), [], [], []
     where = path.relative_to(root).as_posix()
     with open_csv(path) as file:
         names = _header(file)
@@ -115,12 +114,11 @@ def read_pixel_csv(path: Path, root: Path, codes: Mapping[int, str], name: str) 
             emotions.append(base.decode(fields["emotion"].decode("utf-8", "replace"), codes, path, line))
             splits.append(SPLIT_OF_USAGE[usage])
             origins.append(f"{where}:{line}")
-            pixels.write(_pixels(fields["pixels"], path, line))
+            images.append(_pixels(fields["pixels"], path, line))
     if not emotions:
         raise DataError("there are no rows below the header", file=path, remedy="download it again")
     notes = () if "usage" in names else ("no images for validation and test",)
     layout = "train.csv" if notes else "icml_face_data.csv" if names[-1] == "pixels" else "fer2013.csv"
-    images = StoredImages(pixels, SIZE, len(emotions))
     table = face_table(emotions, origins, root, splits=splits)
     return FaceSource(name, layout, table, images, True, (path,), notes)
 

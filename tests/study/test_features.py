@@ -132,7 +132,7 @@ def test_what_is_there_is_read_and_anything_else_has_another_file(toy_faces, tmp
     # What is trained above does not matter, nor do labels; and nothing is computed twice.
     above.trunk.load_state_dict(net().trunk.state_dict())
     monkeypatch.setattr(features, "_view", lambda *_: pytest.fail("computed again"))
-    other_labels = dataclasses.replace(faces, index=faces.index.assign(label=np.int8(0)))
+    other_labels = dataclasses.replace(faces, table=faces.table.assign(label=np.int8(0)))
     assert new(above) == new(faces=other_labels) == new() == 0
 
 

@@ -54,7 +54,7 @@ def test_counts_add_up(toy_faces):
 
 def test_export_as_image_folder_is_read_by_torchvision(toy_faces, tmp_path):
     faces = toy_faces.split("test")
-    replace(faces, index=faces.index.assign(subject="NA")).export_folder(tmp_path / "out")  # of JAFFE
+    replace(faces, table=faces.table.assign(subject="NA")).export_folder(tmp_path / "out")  # of JAFFE
     folder = ImageFolder(tmp_path / "out" / "test")
     assert sorted(folder.classes) == sorted(CLASSES)
     assert len(folder) == 60
