@@ -59,6 +59,9 @@ class Recipe:
     weight_decay: float = 5e-4  # on matrices and kernels, not on biases and normalisation
     warmup: float = 0.2  # share of the steps in which the learning rate goes up
     label_smoothing: float = 0.1  # share of the label's weight given to all classes alike
+    # Side in pixels to which a FaceNet's images are enlarged in the first epoch (Howard 2018; Tan & Le 2021);
+    # it grows to the network's own until five sixths of the epochs are done. 0 for that from the start.
+    first_size: int = 0
     mixup: float = 0.0  # alpha of mixup (Zhang et al. 2018), which trains on blends of two images
     clip: float = 5.0  # largest norm of the gradient; 0 for none
     augment: Augment | None = field(default_factory=Augment)  # drawn for each training image
@@ -99,6 +102,9 @@ class Classifier(L.LightningModule):
     def __init__(self, model: nn.Module, recipe: Recipe, auxiliary: int = 0) -> None:
         super().__init__()
         self.model, self.recipe, self.auxiliary = model, recipe, auxiliary
+        self.input_size = model.input_size if recipe.first_size else None
+        if recipe.first_size and not (hasattr(model, "enlarge") and 32 <= recipe.first_size <= self.input_size):
+            raise ValueError("first_size is for FaceNet, and from 32 to its input_size")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Scale images to 0–1 and, while training, augment them on the device, a draw for each image."""
@@ -117,6 +123,14 @@ class Classifier(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Draw augmentation and dropout from seed, epoch and rank, so that a resumed run draws the same."""
         torch.manual_seed((self.recipe.seed * 1_000 + self.current_epoch) * 1_000 + self.global_rank)
+        if self.input_size:
+            first, grown = self.recipe.first_size, min(1.0, self.current_epoch / (5 / 6 * self.recipe.epochs))
+            self.model.input_size = 16 * round((first + grown * (self.input_size - first)) / 16)
+
+    def on_validation_epoch_start(self) -> None:
+        """Validate at the size at which the network will be used."""
+        if self.input_size:
+            self.model.input_size = self.input_size
 
     def mix(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Blend each image and its targets with those of another of the batch, if the recipe says so."""

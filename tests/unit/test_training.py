@@ -15,7 +15,7 @@ from fer_utils import training
 from fer_utils.augment import Augment
 from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
-from fer_utils.models import EasyNet
+from fer_utils.models import EasyNet, FaceNet
 from fer_utils.training import Classifier, Recipe, fit, keep_freed_memory, make_optimizer
 
 RECIPE = Recipe(epochs=1, batch_size=32, lr=0.05, label_smoothing=0.0, augment=None)
@@ -242,6 +242,36 @@ def test_every_image_is_seen_once_an_epoch_in_another_order(toy_faces, tmp_path,
     seen.clear()
     train(toy_faces, dataclasses.replace(RECIPE, epochs=2, batches=4), tmp_path / "part")
     assert [len(images) for _, images in seen] == [32] * 8, "a fixed number of batches is a fixed budget"
+
+
+def test_images_grow_with_the_epochs_also_after_a_stop_and_are_judged_at_full_size(toy_faces, tmp_path):
+    seen = []
+
+    class Watched(FaceNet):
+        def forward(self, images):
+            seen.append((self.training, self.input_size))
+            if self.training and len(seen) == 5:
+                raise Stop
+            return super().forward(images)
+
+    def grow(**more):
+        net = Watched("easynet", "none", head=[], input_size=96, trunk_width=0.25)
+        recipe = dataclasses.replace(RECIPE, epochs=6, batches=1, first_size=48)
+        rows = np.arange(len(toy_faces)) % 10 == 0
+        halves = [toy_faces.where(rows).split(split) for split in ("train", "validation")]
+        return fit(net, *halves, recipe, tmp_path, accelerator="cpu", verbose=False, **more)
+
+    with pytest.raises(Stop):
+        grow()
+    assert grow(resume=True).model.input_size == 96
+    assert [size for training, size in seen if training] == [48, 64, 64, 64, 80, 80, 96]
+    assert {size for training, size in seen if not training} == {96}
+
+
+@pytest.mark.parametrize(("net", "size"), [(EasyNet(), 32), (FaceNet("easynet", "none", head=[]), 4_000)])
+def test_only_a_facenet_grows_and_only_to_its_own_size(net, size):
+    with pytest.raises(ValueError, match="first_size"):
+        Classifier(net, dataclasses.replace(RECIPE, first_size=size))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
