@@ -102,9 +102,10 @@ class Classifier(L.LightningModule):
     def __init__(self, model: nn.Module, recipe: Recipe, auxiliary: int = 0) -> None:
         super().__init__()
         self.model, self.recipe, self.auxiliary = model, recipe, auxiliary
-        self.input_size = model.input_size if recipe.first_size else None
-        if recipe.first_size and not (hasattr(model, "enlarge") and 32 <= recipe.first_size <= self.input_size):
+        first = recipe.first_size
+        if first and not (hasattr(model, "enlarge") and 32 <= first <= model.input_size):
             raise ValueError("first_size is for FaceNet, and from 32 to its input_size")
+        self.input_size = model.input_size if first else None
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Scale images to 0–1 and, while training, augment them on the device, a draw for each image."""
