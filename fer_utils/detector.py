@@ -75,10 +75,10 @@ class Detector:
         while min(height, width) * scale >= 12:
             level = _averages([sums], int(height * scale + 1), int(width * scale + 1))
             offsets, probabilities = self._networks[0].run(None, {"pixels": level})
-            rows, columns = np.nonzero(probabilities[0, 1] >= THRESHOLDS[0])
+            rows, columns = np.nonzero(probabilities[0, 0] >= THRESHOLDS[0])
             corner = np.stack([columns, rows], 1).astype(np.float32)
             boxes = np.hstack([np.floor((2 * corner + 1) / scale), np.floor((2 * corner + 12) / scale)])
-            scores = probabilities[0, 1, rows, columns]
+            scores = probabilities[0, 0, rows, columns]
             found = np.hstack([boxes, scores[:, None], offsets[0, :, rows, columns]])
             levels.append(found[suppress(found, 0.5)])
             scale *= FACTOR
@@ -123,23 +123,24 @@ def _averages(tables: list[np.ndarray], height: int, width: int) -> np.ndarray:
 
     A pixel, about −1 to 1, is the mean of its part; parts overlap as in adaptive pooling.
     """
+    top, bottom = _edges(np.array([[len(table) - 1] for table in tables]), height)
+    left, right = _edges(np.array([[table.shape[2] - 1] for table in tables]), width)
     means = np.empty((len(tables), 3, height, width), np.float32)
-    for mean, table in zip(means, tables, strict=True):
-        top, bottom = _edges(len(table) - 1, height)
-        left, right = _edges(table.shape[2] - 1, width)
-        strips = table[bottom] - table[top]
-        total = strips.take(right, 2, mode="clip")
-        total -= strips.take(left, 2, mode="clip")
-        mean[:] = total.transpose(1, 0, 2)
-        mean /= ((bottom - top)[:, None] * (right - left)).astype(np.float32) * 128
+    for number, table in enumerate(tables):
+        strips = table[bottom[number]] - table[top[number]]
+        total = strips.take(right[number], 2, mode="clip")
+        total -= strips.take(left[number], 2, mode="clip")
+        means[number] = total.transpose(1, 0, 2)
+    pixels = (bottom - top)[:, None, :, None] * (right - left)[:, None, None, :]
+    means /= pixels.astype(np.float32) * 128
     means -= 127.5 / 128
     return means
 
 
-def _edges(length: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each of `count` overlapping parts of a length begins and ends."""
+def _edges(lengths: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each of `count` overlapping parts of lengths, int (N, 1), begins and ends: int (N, count)."""
     place = np.arange(count)
-    return place * length // count, -(-(place + 1) * length // count)
+    return place * lengths // count, -(-(place + 1) * lengths // count)
 
 
 def suppress(boxes: np.ndarray, threshold: float, *, smaller: bool = False) -> np.ndarray:

@@ -216,7 +216,7 @@ async function propose(sums, minFace) {
     sums.average(0, 0, sums.height, sums.width, height, width, level, 0);
     const answer = await run(detector.p, "pixels", level, [1, 3, height, width]);
     const [, , rows, columns] = answer.probabilities.dims, plane = rows * columns;
-    const scores = answer.probabilities.data.subarray(plane), offsets = answer.offsets.data, found = [];
+    const scores = answer.probabilities.data, offsets = answer.offsets.data, found = [];
     const edge = (place, width) => Math.floor(f32((2 * place + width) / f32(scale)));
     for (let i = 0; i < plane; i++) {
       if (scores[i] < f32(THRESHOLDS[0])) continue;
