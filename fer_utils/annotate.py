@@ -1,7 +1,5 @@
 """Boxes, answers and bars drawn on a picture."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """Augmentation on whole batches, with a draw for each image, which one affine map resamples once."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

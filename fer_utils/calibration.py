@@ -1,7 +1,5 @@
 """Temperature scaling, bias correction and reliability: does the confidence mean what it says?"""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize, minimize_scalar

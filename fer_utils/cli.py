@@ -1,7 +1,5 @@
 """The command line: `fer data | merge | train | evaluate | predict | export | demo`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

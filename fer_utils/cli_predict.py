@@ -1,7 +1,5 @@
 """`fer predict`: faces in pictures, folders, videos and of a camera, as a table, CSV or JSON lines."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import glob

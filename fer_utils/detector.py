@@ -4,8 +4,6 @@ The three networks are facenet-pytorch's, exported by `fer_utils.export`; the bo
 `MTCNN(keep_all=True)` up to rounding.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The order of `CLASSES` is the order of the labels 0–5 everywhere: in files, lo
 contempt are read, since the sources have them, but they are not classes: see `to_labels`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Literal
 

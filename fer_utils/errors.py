@@ -1,7 +1,5 @@
 """The error that a reader of the book can meet and mend."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

@@ -1,7 +1,5 @@
 """Scores with their uncertainty: accuracy, recall, F1, calibration, intervals and paired tests."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """An experiment from its name to its results file: what `fer train`, `fer evaluate` and the chapters call."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import inspect
@@ -17,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import lightning as L
 import numpy as np
@@ -152,30 +150,6 @@ def changed(network: str, options: Settings, recipe: Recipe, settings: Settings)
         except TypeError:
             raise ValueError(f"{name} cannot be {value!r}") from None
     return options, recipe
-
-
-def settings_of(result: Result) -> Settings:
-    """All settings of `train`, the seed among them, that make a run again by its results file.
-
-    Raises ValueError where another command trained it.
-    """
-    if result.command:
-        raise ValueError(f"{result.name} was trained by `{result.command}`, which repeats it")
-    usual = dataclasses.asdict(Recipe())  # for fields that recipes once had not; others they once had
-    settings = {name: result.recipe.get(name, value) for name, value in usual.items()}
-    if settings["augment"] is not None:
-        augment = usual["augment"] | settings.pop("augment")
-        settings |= {f"augment.{name}": value for name, value in augment.items()}
-    settings |= result.model["options"] | {"precision": result.precision}
-    if result.processes > 1:
-        settings["devices"] = result.processes
-    if set(result.data["trained_on"]) != set(result.data["sources"]):
-        settings["sources"] = result.data["trained_on"]
-    if result.labels:
-        settings |= {"labels": result.labels["kind"], "loss_weight": result.labels["share"]}
-    if result.teachers:
-        settings["teachers"] = list(result.teachers["checkpoints"])
-    return settings | ({"calibrated": True} if result.calibrated else {})
 
 
 def train(
@@ -413,7 +387,7 @@ class Result:
     command: str | None = None  # that trained it, where it was not `fer train`
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Result:
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Make a result of plain values, leaving out what is no field; TypeError if one is missing."""
         return cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})
 
@@ -426,6 +400,30 @@ def read_result(path: Path) -> Result:
         raise DataError("there is no such results file", file=path, remedy="run `fer evaluate`") from None
     except (ValueError, TypeError) as error:
         raise DataError(f"not a results file ({error})", file=path, remedy="write it again") from None
+
+
+def settings_of(result: Result) -> Settings:
+    """All settings of `train`, the seed among them, that make a run again by its results file.
+
+    Raises ValueError where another command trained it.
+    """
+    if result.command:
+        raise ValueError(f"{result.name} was trained by `{result.command}`, which repeats it")
+    usual = dataclasses.asdict(Recipe())  # for fields that recipes once had not; others they once had
+    settings = {name: result.recipe.get(name, value) for name, value in usual.items()}
+    if settings["augment"] is not None:
+        augment = usual["augment"] | settings.pop("augment")
+        settings |= {f"augment.{name}": value for name, value in augment.items()}
+    settings |= result.model["options"] | {"precision": result.precision}
+    if result.processes > 1:
+        settings["devices"] = result.processes
+    if set(result.data["trained_on"]) != set(result.data["sources"]):
+        settings["sources"] = result.data["trained_on"]
+    if result.labels:
+        settings |= {"labels": result.labels["kind"], "loss_weight": result.labels["share"]}
+    if result.teachers:
+        settings["teachers"] = list(result.teachers["checkpoints"])
+    return settings | ({"calibrated": True} if result.calibrated else {})
 
 
 def evaluate(space: Workspace, name: str, *, test: bool = False) -> Result:

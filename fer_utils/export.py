@@ -1,7 +1,5 @@
 """Networks as ONNX files, which `fer_utils.prediction` runs without PyTorch."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """From frames to faces: square crops around MTCNN's boxes, resizing with antialiasing."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from fer_utils.detector import SMALLEST, Detector

@@ -1,7 +1,5 @@
 """Pictures from files, bytes, Pillow images and arrays as they are meant to be seen: upright, 8 bits, RGB."""
 
-from __future__ import annotations
-
 import io
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Expressions of the faces in a picture: detector, crop and network on onnxruntime, without PyTorch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache

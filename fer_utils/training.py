@@ -1,7 +1,5 @@
 """Training: batches, the Lightning module, and `fit`, the one call that trains any of the networks."""
 
-from __future__ import annotations
-
 import ctypes
 import dataclasses
 import io

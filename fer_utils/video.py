@@ -1,7 +1,5 @@
 """Expressions over time: one track a face, probabilities smoothed, from a video file or a camera."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Weights on disk: published networks, checkpoints of runs, and public pretrained weights to download."""
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The data sets: one reader for each, found below one root."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """AffectNet, manually annotated part: some 290,000 faces of 224×224 (Mollahosseini et al., 2017)."""
 
-from __future__ import annotations
-
 import re
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What every reader gives: `FaceSource`, the faces of one data set before the merge."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import tempfile

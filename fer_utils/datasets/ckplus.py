@@ -4,8 +4,6 @@ Of a labelled sequence, the last three frames carry the label and the first is n
 reading. Of contempt and disgust the merge leaves the neutral frame alone (or folds disgust into angry).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Looking for data sets below one root: files by their names, and CSV files that may be packed."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import tarfile

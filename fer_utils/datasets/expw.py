@@ -1,7 +1,5 @@
 """ExpW: 91,793 faces in photos found by web search, with their boxes (Zhang et al., 2015)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from fer_utils.datasets.base import FaceSource, ImageFiles, Reader, decode, face_table

@@ -3,8 +3,6 @@
 Its official splits: Usage Training = train, PublicTest = validation, PrivateTest = test.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ Its rows stand in the order of FER2013's rows. The number in `Image name` is not
 not faces have a blank name.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What lies below the root: which data sets, how many images a class, what is damaged, what is missing."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 

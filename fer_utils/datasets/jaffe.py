@@ -1,7 +1,5 @@
 """JAFFE: 213 posed images of ten Japanese women, 256×256 grey (Lyons et al., 1998)."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The merge: crop, resize, six classes, splits by subject, no image in training that is also held out."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterable

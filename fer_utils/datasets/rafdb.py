@@ -1,7 +1,5 @@
 """RAF-DB, basic emotions: 15,339 aligned faces of 100×100 (Li, Deng and Du, 2017)."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

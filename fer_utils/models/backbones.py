@@ -1,7 +1,5 @@
 """FaceNet's trunks: networks that were trained to tell people apart, without their classifiers."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import ClassVar

@@ -1,8 +1,7 @@
 """FaceNet: a network that was trained to tell people apart, fine-tuned to read expressions."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +79,7 @@ class FaceNet(nn.Module):
             module.requires_grad_(False)
         return layers[:count]
 
-    def train(self, mode: bool = True) -> FaceNet:
+    def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; frozen layers stay in evaluation mode."""
         super().train(mode)
         for _, module in self.frozen_layers:
