@@ -130,11 +130,10 @@ def _export(options: argparse.Namespace) -> None:
         faces.export_folder(options.out)
         print(f"{len(faces):,} faces are exported to {options.out}")
         return
-    from fer_utils.export import export_detector, export_network
+    from fer_utils.export import export_network
     from fer_utils.weights import load_model
 
     options.out.mkdir(parents=True, exist_ok=True)
-    export_detector(options.out)
     for network in options.network or ("easynet", "facenet"):
         model, path = load_model(network), options.out / f"{Path(network).stem}.onnx"
         print(f"{path}: calibrated on validation, temperature {export_network(model, faces, path):.3f}")

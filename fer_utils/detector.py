@@ -1,6 +1,6 @@
 """Faces in a picture: MTCNN (Zhang et al. 2016) on onnxruntime, with pyramid and suppression in NumPy.
 
-The three networks are facenet-pytorch's, exported by `fer_utils.export`; the boxes are those of its
+The three networks are facenet-pytorch's, as `reading_faces.mtcnn` exports them; the boxes are those of its
 `MTCNN(keep_all=True)` up to rounding.
 """
 

@@ -1,4 +1,4 @@
-"""Scores with their uncertainty: accuracy, recall, F1, calibration, intervals and paired tests."""
+"""Scores with their uncertainty: accuracy, recall, F1, calibration and intervals."""
 
 from typing import Any
 
@@ -12,16 +12,13 @@ from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 
 Interval = tuple[float, float]
+LEVEL = 0.95  # of all intervals
 
 # SciPy and scikit-learn are imported where they are used: predicting does without them.
 
 
 def predict(
-    model: nn.Module,
-    faces: FaceSet | np.ndarray,
-    *,
-    flip: bool = False,
-    ten_crop: bool = False,
+    model: nn.Module, faces: FaceSet | np.ndarray, *, flip: bool = False, ten_crop: bool = False
 ) -> np.ndarray:
     """Class probabilities of a `FaceSet` or of uint8 images (N, 64, 64): float32 (N, 6); rows sum to 1.
 
@@ -50,20 +47,15 @@ def predict(
     return np.concatenate(rows) if rows else np.empty((0, len(CLASSES)), np.float32)
 
 
-def _crops(images: torch.Tensor, share: float = 0.9) -> list[torch.Tensor]:
-    """Corners and centre of images (B, C, H, W), a share of their sides long, in the images' own size."""
+def _crops(images: torch.Tensor) -> list[torch.Tensor]:
+    """Corners and centre of images (B, C, H, W), nine tenths of their sides long, in the images' own size."""
     size = images.shape[-2:]
-    crops = five_crop(images, [round(share * side) for side in size])
+    crops = five_crop(images, [round(0.9 * side) for side in size])
     return [F.interpolate(crop, size, mode="bicubic", align_corners=False).clamp(0, 1) for crop in crops]
 
 
 def bootstrap_interval(
-    values: np.ndarray,
-    people: np.ndarray | None = None,
-    *,
-    level: float = 0.95,
-    draws: int = 10_000,
-    seed: int = 0,
+    values: np.ndarray, people: np.ndarray | None = None, *, draws: int = 10_000
 ) -> Interval:
     """Percentile bootstrap interval of a mean (Efron & Tibshirani 1993, ch. 13), such as an accuracy.
 
@@ -88,18 +80,18 @@ def bootstrap_interval(
         order = np.lexsort((-sums.astype(float), -np.abs(sums.astype(float))))
         sums, sizes, chances = sums[order], np.ones(len(order)), images[order] / drawn
     if np.asarray(values).dtype == bool and np.all(values == values[0]):
-        return wilson_interval(drawn * int(values[0]), drawn, level=level)
-    often = np.random.default_rng(seed).multinomial(drawn, chances, draws)
+        return wilson_interval(drawn * int(values[0]), drawn)
+    often = np.random.default_rng(0).multinomial(drawn, chances, draws)
     means = ((often @ sums).T / (often @ sizes)).T
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return (float(low), float(high)) if means.ndim == 1 else (low, high)
 
 
-def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
+def wilson_interval(successes: int, n: int) -> Interval:
     """Wilson's score interval of a share (Wilson 1927); right for small n and shares near 0 or 1."""
     from scipy.stats import binomtest
 
-    interval = binomtest(successes, n).proportion_ci(level, method="wilson")
+    interval = binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -132,16 +124,3 @@ def metrics(
         "log_loss": float(-np.log(np.maximum(picked, 1e-12)).mean()),
         "confusion": confusion.tolist(),
     }
-
-
-def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
-    """McNemar's exact test (McNemar 1947): do two networks that saw the same images differ?
-
-    Takes bool (N,), whether each was right on the same images in the same order. Returns `only_a`, `only_b`
-    (images that one alone got right), `difference` of the accuracies (a − b) and the two-sided `p`.
-    """
-    from scipy.stats import binomtest
-
-    only_a, only_b = int(np.sum(correct_a & ~correct_b)), int(np.sum(~correct_a & correct_b))
-    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-    return {"only_a": only_a, "only_b": only_b, "difference": (only_a - only_b) / len(correct_a), "p": p}

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import torch
-from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from onnx import TensorProto, helper, numpy_helper
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 from onnxruntime.quantization import quantize_static
@@ -61,7 +60,7 @@ def export_network(model: nn.Module, faces: FaceSet, path: Path) -> float:
     """
     validation, training = faces.split("validation"), faces.split("train")
     temperature = fit_temperature(validation.labels, predict(model, validation))
-    network = _export(_Classifier(model), torch.zeros(2, 1, SIDE, SIDE), "images", ["logits"], {0: "count"})
+    network = to_onnx(_Classifier(model), torch.zeros(2, 1, SIDE, SIDE), "images", ["logits"], {0: "count"})
     notes, casts = {"temperature": f"{temperature:.4f}"}, []
     helper.set_model_props(network, notes)
     for tensor in network.graph.initializer:
@@ -72,11 +71,11 @@ def export_network(model: nn.Module, faces: FaceSet, path: Path) -> float:
             casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
     for cast in reversed(casts):
         network.graph.node.insert(0, cast)
-    _save(network, path)
+    save(network, path)
     rows = np.random.default_rng(0).permutation(len(training))[:512]
     network = _quantised(path, training.take(rows))
     helper.set_model_props(network, notes)
-    _save(network, path.with_stem(f"{path.stem}-int8"))
+    save(network, path.with_stem(f"{path.stem}-int8"))
     return temperature
 
 
@@ -101,71 +100,10 @@ def _quantised(path: Path, faces: np.ndarray) -> onnx.ModelProto:
         return onnx.load(done)
 
 
-def export_detector(folder: Path) -> None:
-    """Write facenet-pytorch's MTCNN as `mtcnn-p.onnx`, `mtcnn-r.onnx` and `mtcnn-o.onnx`."""
-    stages = (
-        (PNet(), 64, "p", ["offsets", "probabilities"], {0: "count", 2: "height", 3: "width"}),
-        (RNet(), 24, "r", ["offsets", "probabilities"], {0: "count"}),
-        (ONet(), 48, "o", ["offsets", "landmarks", "probabilities"], {0: "count"}),
-    )
-    for network, side, name, outputs, dynamic in stages:
-        example = torch.zeros(2, 3, side, side)
-        for part, layer in list(network.named_children()):
-            if isinstance(layer, nn.PReLU):
-                setattr(network, part, _PReLU(layer.weight.detach()))
-        # The last network would lose more by further channels.
-        for stage in {"p": (1,), "r": (1, 2), "o": ()}[name]:
-            _pool_first(network, stage)
-        if isinstance(network, PNet):  # the sigmoid of a difference in place of two softmaxes
-            for values in (network.conv4_1.weight, network.conv4_1.bias):
-                values.data = values.data[1:] - values.data[:1]
-            network.softmax4_1 = nn.Sigmoid()
-        _save(_export(network, example, "pixels", outputs, dynamic), folder / f"mtcnn-{name}.onnx")
-
-
-class _PReLU(nn.Module):
-    """PReLU in operators that onnxruntime runs faster: the greater of x and its multiple.
-
-    For slopes above 1 it is the smaller one. With `source`, the input has more channels than there are
-    slopes, and `source` names the one to be multiplied by each slope's size.
-    """
-
-    def __init__(self, slopes: Tensor, source: Tensor | None = None) -> None:
-        super().__init__()
-        self.source, self.slopes = source, slopes if source is None else slopes.abs()
-        self.steep = slopes > 1 if bool((slopes > 1).any()) else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        shape = -1, *[1] * (x.ndim - 2)
-        first, second = x, x
-        if self.source is not None:
-            first, second = x[:, : len(self.slopes)], x.index_select(1, self.source)
-        second = self.slopes.view(shape) * second
-        larger = torch.maximum(first, second)
-        if self.steep is None:
-            return larger
-        return torch.where(self.steep.view(shape), torch.minimum(first, second), larger)
-
-
-@torch.no_grad()
-def _pool_first(network: nn.Module, stage: int) -> None:
-    """Pool before PReLU, which then has a quarter of the work; no bit of the result changes.
-
-    With a negative slope, PReLU falls before it rises, so that the maximum of −x is needed, too: the
-    convolution gets channels for it.
-    """
-    convolution, prelu, pool = (getattr(network, f"{part}{stage}") for part in ("conv", "prelu", "pool"))
-    negative, source = prelu.slopes < 0, torch.arange(len(prelu.slopes))
-    source[negative] = len(source) + torch.arange(int(negative.sum()))
-    for values in (convolution.weight, convolution.bias):
-        values.data = torch.cat([values, -values[negative]])
-    setattr(network, f"prelu{stage}", nn.Identity())
-    setattr(network, f"pool{stage}", nn.Sequential(pool, _PReLU(prelu.slopes, source)))
-
-
-def _export(
+def to_onnx(
     model: nn.Module, example: Tensor, given: str, outputs: list[str], dynamic: dict[int, str]
 ) -> onnx.ModelProto:
+    """Export a network of one input, called `given`, with names for the sizes that vary, by axis."""
     sizes = {axis: torch.export.Dim(name) for axis, name in dynamic.items()}
     names = {"input_names": [given], "output_names": outputs, "dynamic_shapes": (sizes,)}
     # Its own optimiser would fold batch norm into weights, which are then exact in single precision only.
@@ -180,7 +118,8 @@ def _export(
     return network
 
 
-def _save(network: onnx.ModelProto, path: Path) -> None:
+def save(network: onnx.ModelProto, path: Path) -> None:
+    """Check a network and write it, whole or not at all."""
     onnx.checker.check_model(network)
     with atomic_path(path) as aside:
         onnx.save(network, aside)

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fer_utils.errors import DataError
-from fer_utils.evaluation import bootstrap_interval, mcnemar
+from fer_utils.evaluation import bootstrap_interval
 from fer_utils.experiment import project_root
 from reading_faces.report.scores import RESULTS, published
 from reading_faces.study import claims
 from reading_faces.study.stats import (
     Z,
     difference_of,
+    mcnemar,
     mean_score,
     paired_difference,
     quantile,
@@ -200,3 +201,13 @@ def test_a_difference_of_means_covers_the_truth():
         held.append(value.low < truth < value.high)
     assert 0.92 < np.mean(held) < 0.99
     assert difference_of(0.1, 0.01).high == pytest.approx(0.1 + Z * 0.1)
+
+
+def test_mcnemar_sees_a_difference_and_its_absence():
+    a = np.array([True] * 90 + [False] * 10)
+    b = np.array([True] * 60 + [False] * 30 + [True] * 10)
+    result = mcnemar(a, b)
+    assert (result["only_a"], result["only_b"]) == (30, 10)
+    assert result["difference"] == pytest.approx(a.mean() - b.mean())
+    assert result["p"] < 0.01
+    assert mcnemar(a, a)["p"] == 1.0

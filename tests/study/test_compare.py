@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from fer_utils.errors import DataError
-from fer_utils.evaluation import mcnemar, metrics
+from fer_utils.evaluation import metrics
 from fer_utils.experiment import Workspace, read_result, write_predictions
 from fer_utils.files import write_json
 from reading_faces.report.scores import RESULTS
 from reading_faces.study import compare
+from reading_faces.study.stats import mcnemar
 from reading_faces.study.store import read_report
 
 MEMBERS = {"easynet": ["easynet-seed0", "easynet-seed1"], "facenet": ["facenet-seed0", "facenet-seed1"]}

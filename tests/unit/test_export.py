@@ -21,7 +21,6 @@ def test_an_exported_network_answers_as_before(tmp_path, toy_faces, monkeypatch)
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "faceset").symlink_to(toy_faces.path)
     monkeypatch.setenv("FER_BUILD", str(tmp_path))
-    monkeypatch.setattr("fer_utils.export.export_detector", lambda folder: None)
     weights = str(tmp_path / "mine.safetensors")
     assert main(["export", "onnx", str(tmp_path / "out"), "--network", weights, "--profile", "demo"]) == 0
 

@@ -21,12 +21,13 @@ from torch.nn import functional as F
 from torch.utils.benchmark import Timer
 
 from fer_utils.datasets.faceset import FaceSet
-from fer_utils.evaluation import mcnemar, predict
+from fer_utils.evaluation import predict
 from fer_utils.experiment import recipe_for, workspace
 from fer_utils.models import FaceNet
 from fer_utils.training import Recipe, fit, make_optimizer
 from fer_utils.weights import load_pretrained
 from reading_faces import features
+from reading_faces.study.stats import mcnemar
 from reading_faces.study.store import write_report
 
 VIEWS, SECONDS, THREADS, POSTER_HEAD = 4, 2.0, torch.get_num_threads(), (4096, 1024)

@@ -15,8 +15,9 @@ import numpy as np
 
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.evaluation import bootstrap_interval, mcnemar, metrics
+from fer_utils.evaluation import bootstrap_interval, metrics
 from fer_utils.experiment import Workspace, read_predictions, read_result, workspace
+from reading_faces.study.stats import mcnemar
 from reading_faces.study.store import write_report
 
 NETWORKS = ("easynet", "facenet")  # the one expected to be better comes second

@@ -9,9 +9,10 @@ from typing import Any
 
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.evaluation import bootstrap_interval, mcnemar
+from fer_utils.evaluation import bootstrap_interval
 from fer_utils.experiment import Workspace, evaluate, read_predictions, recipe_for, workspace
 from reading_faces.runs import train_or_load
+from reading_faces.study.stats import mcnemar
 from reading_faces.study.store import write_report
 
 ALONE = "fer2013"

@@ -84,3 +84,14 @@ def difference_of(value: float, of_images: float, *seeds: np.ndarray) -> Differe
     variance = of_images + sum(variance_of_mean(values) for values in seeds)
     half = quantile(of_images, *seeds) * float(np.sqrt(variance))
     return Difference(float(value), float(value) - half, float(value) + half)
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
+    """McNemar's exact test (McNemar 1947): do two networks that saw the same images differ?
+
+    Takes bool (N,), whether each was right on the same images in the same order. Returns `only_a`, `only_b`
+    (images that one alone got right), `difference` of the accuracies (a − b) and the two-sided `p`.
+    """
+    only_a, only_b = int(np.sum(correct_a & ~correct_b)), int(np.sum(~correct_a & correct_b))
+    p = float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return {"only_a": only_a, "only_b": only_b, "difference": (only_a - only_b) / len(correct_a), "p": p}
