@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from fer_utils.calibration import fit_temperature
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.evaluation import predict
+from fer_utils.faces import SIDE
 from fer_utils.files import atomic_path
 
 OPSET = 20
-SIDE = 64  # pixels of the images that networks take
 
 
 class _Classifier(nn.Module):

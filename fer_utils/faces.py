@@ -5,6 +5,7 @@ import numpy as np
 from fer_utils.detector import SMALLEST, Detector
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+SIDE = 64  # pixels of the faces that are merged, and that networks take
 LARGE_FACE = 1 / 13  # of a frame's longer side: portraits of a laboratory have no smaller face
 
 
@@ -29,20 +30,20 @@ def centre_square(frame: np.ndarray) -> np.ndarray:
     return frame[top : top + side, left : left + side]
 
 
-def resize(images: np.ndarray, size: int = 64) -> np.ndarray:
-    """Resize square images, uint8 (N, S, S), to (N, size, size): bicubic, with antialiasing."""
-    if images.shape[1:] == (size, size):
+def resize(images: np.ndarray) -> np.ndarray:
+    """Resize square images, uint8 (N, S, S), to (N, 64, 64): bicubic, with antialiasing."""
+    if images.shape[1:] == (SIDE, SIDE):
         return images
     import torch  # predicting does without it
     from torch.nn import functional as F
 
     floats = torch.from_numpy(np.array(images)).unsqueeze(1).float()
-    scaled = F.interpolate(floats, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    scaled = F.interpolate(floats, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
     return scaled.round().clamp(0, 255).squeeze(1).byte().numpy()
 
 
-def face_image(frame: np.ndarray, detector: Detector, size: int = 64) -> tuple[np.ndarray, int]:
-    """The largest face of a frame, uint8 (size, size), or its centred square, and the number of faces."""
+def face_image(frame: np.ndarray, detector: Detector) -> tuple[np.ndarray, int]:
+    """The largest face of a frame, uint8 (64, 64), or its centred square, and the number of faces."""
     found = detector.detect(frame, max(SMALLEST, LARGE_FACE * max(frame.shape)))
     square = crop_square(frame, found[0, :4].tolist()) if len(found) else centre_square(frame)
-    return resize(square[None], size)[0], len(found)
+    return resize(square[None])[0], len(found)

@@ -52,15 +52,12 @@ def only_writer(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout  # prediction does without
 
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "writer.lock", timeout=0)
     try:
-        lock.acquire()
+        lock = FileLock(folder / "writer.lock").acquire(timeout=0)
     except Timeout:
         raise DataError("another process writes here", file=folder, remedy="wait until it is done") from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def atomic_write(path: Path, text: str) -> None:

@@ -12,10 +12,9 @@ from PIL import Image
 from fer_utils.detector import NETWORKS, SMALLEST, Detector, session
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.faces import Box, crop_square
+from fer_utils.faces import SIDE, Box, crop_square
 from fer_utils.pictures import read_picture
 
-SIDE = 64  # pixels of the crop that a network sees
 CROPPED_SIDE = 96  # a picture of 20 to so many pixels a side is a face crop
 FILLED = 0.8  # of a picture's longer side: a face this high fills the picture, which is cropped already
 

@@ -15,15 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fer_utils.datasets import base
-from fer_utils.datasets.base import (
-    MEND,
-    FaceSource,
-    ImageFiles,
-    StoredImages,
-    class_trees,
-    face_table,
-    read_class_tree,
-)
+from fer_utils.datasets.base import MEND, FaceSource, ImageFiles, StoredImages, face_table
 from fer_utils.datasets.discover import Files, Table, open_csv, tables_in
 from fer_utils.emotions import FER2013, FOLDER_NAMES
 from fer_utils.errors import DataError
@@ -51,7 +43,7 @@ def find(files: Files, root: Path) -> list[Path]:
     """Every form of FER2013; damaged archives last."""
     tables = [table for table in tables_in(files) if _is_ours(table)]
     forms = [(9 * (table.rank == 2) + FORMS.index(table.name), table.path) for table in tables]
-    trees = class_trees(files, root, FOLDER_NAMES, lambda path: not OTHERS.search(path))
+    trees = base.class_trees(files, root, FOLDER_NAMES, lambda path: not OTHERS.search(path))
     forms += [(2, tree) for tree in trees]
     return list(dict.fromkeys(path for _, path in sorted(forms, key=lambda form: form[0])))
 
@@ -145,7 +137,7 @@ def _pixels(text: bytes, path: Path, line: int) -> bytes:
 
 
 def _read_tree(path: Path, files: Files, root: Path) -> FaceSource:
-    images, emotions, splits = map(list, zip(*read_class_tree(path, files), strict=True))
+    images, emotions, splits = map(list, zip(*base.read_class_tree(path, files), strict=True))
     usages = [image.name.partition("_")[0] for image in images]  # the true split, where names still carry it
     splits = [SPLIT_OF_USAGE.get(usage, split) for usage, split in zip(usages, splits, strict=True)]
     if (shape := base.read_grey(images[0]).shape) != (SIZE, SIZE):

@@ -18,10 +18,8 @@ from fer_utils.datasets.faceset import COLUMNS, FORMAT, FaceSet, new_folder
 from fer_utils.detector import Detector
 from fer_utils.emotions import CLASSES, DisgustRule, to_labels
 from fer_utils.errors import DataError
-from fer_utils.faces import centre_square, face_image, resize
+from fer_utils.faces import SIDE, centre_square, face_image, resize
 from fer_utils.files import sha256, write_json
-
-SIZE = 64  # side of the faces in pixels
 
 
 def merge(
@@ -69,7 +67,7 @@ def merge(
             "format": FORMAT,
             "made_by": f"fer_utils {fer_utils.__version__}",
             "classes": list(CLASSES),
-            **{"size": SIZE, "disgust": disgust, "seed": seed},
+            **{"size": SIDE, "disgust": disgust, "seed": seed},
             "images": int((~leaked).sum()),
             "six_classes": total,
             "duplicates": {
@@ -129,11 +127,11 @@ def _six_classes(source: FaceSource, disgust: DisgustRule, seed: int) -> pd.Data
 
 def _keep(everything: Path, path: Path, kept: np.ndarray) -> None:
     """Move the images that are kept to a NumPy file, one after the other: all may not fit in memory."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": (int(kept.sum()), SIZE, SIZE)}
+    header = {"descr": "|u1", "fortran_order": False, "shape": (int(kept.sum()), SIDE, SIDE)}
     with everything.open("rb") as images, path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for keep in kept:
-            image = images.read(SIZE * SIZE)
+            image = images.read(SIDE * SIDE)
             if keep:
                 file.write(image)
     everything.unlink()
@@ -149,9 +147,9 @@ def _write(
         hashes[place] = pixel_hash(frame)
         constant[place] = frame.min() == frame.max()
         if source.cropped:
-            face = resize(centre_square(frame)[None], SIZE)[0]
+            face = resize(centre_square(frame)[None])[0]
         else:
-            face, counts[place] = face_image(frame, detector, SIZE)
+            face, counts[place] = face_image(frame, detector)
         file.write(face.tobytes())
     table["hash"], table["constant"] = pd.array(pa.array(hashes), dtype="str"), constant
     return {
