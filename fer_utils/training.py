@@ -69,6 +69,13 @@ class Recipe:
         if min(self.epochs, self.batch_size, self.lr) <= 0 or self.optimizer not in ("sgd", "adam"):
             raise ValueError("epochs, batch_size and lr must be above 0, and optimizer sgd or adam")
 
+    def side(self, epoch: int, own: int) -> int:
+        """Pixels to which images are enlarged in an epoch, counted from 0; the network's `own` in the end."""
+        grown = epoch / (5 / 6 * self.epochs)
+        if not self.first_size or grown >= 1:
+            return own
+        return 16 * round((self.first_size + grown * (own - self.first_size)) / 16)
+
 
 def loader(faces: FaceSet, recipe: Recipe, targets: np.ndarray | None = None, **options: Any) -> DataLoader:
     """Batches of faces, made by the process that trains, since they are ready without workers.
@@ -123,8 +130,7 @@ class Classifier(L.LightningModule):
         """Draw augmentation and dropout from seed, epoch and rank, so that a resumed run draws the same."""
         torch.manual_seed((self.recipe.seed * 1_000 + self.current_epoch) * 1_000 + self.global_rank)
         if self.input_size:
-            first, grown = self.recipe.first_size, min(1.0, self.current_epoch / (5 / 6 * self.recipe.epochs))
-            self.model.input_size = 16 * round((first + grown * (self.input_size - first)) / 16)
+            self.model.input_size = self.recipe.side(self.current_epoch, self.input_size)
 
     def on_validation_epoch_start(self) -> None:
         """Validate at the size at which the network will be used."""

@@ -22,10 +22,11 @@ EXPERIMENTS = {
     "gpu": ("runs, for `fer evaluate`", "a quarter of an hour of a data-centre GPU"),
     "audit": ("nothing: tests groups that you bring", "seconds"),
     "bench": ("benchmarks/prediction.json", "half an hour, and ten minutes to install the others"),
+    "exported": ("checks/exported.json", "minutes"),
     "fuzz": ("reliability/fuzz.json", "an hour, on drawn faces"),
     "growth": ("benchmarks/growth.json", "ten minutes, on drawn faces, and 10 GB of disk for a while"),
     "kills": ("reliability/kills.json", "half an hour, after `make book`"),
-    "speed": ("benchmarks/speed.json, throughput.json, augmentation.json, reading.json", "minutes"),
+    "speed": ("benchmarks/speed.json, throughput.json, growing.json, augmentation.json, …", "minutes"),
 }
 
 

@@ -19,12 +19,14 @@ from fer_utils.augment import Augment
 from fer_utils.datasets import read_sources
 from fer_utils.demo.layouts import demo_faces
 from fer_utils.detector import Detector
-from fer_utils.experiment import Workspace, workspace
-from fer_utils.models import EasyNet
+from fer_utils.experiment import RECIPES, Workspace, workspace
+from fer_utils.models import EasyNet, FaceNet
+from fer_utils.training import make_optimizer
 from fer_utils.weights import load_model
 from reading_faces.study.store import write_report
 
 SECONDS, BATCH, THREADS = 2.0, 64, torch.get_num_threads()  # each call is timed for so long at least
+SIZES = (80, 96, 112, 128, 160)  # pixels of FaceNet's images in training
 RUNS = ("emonet-seed0", "easynet-seed0", "facenet-seed0")
 
 
@@ -80,6 +82,23 @@ def throughput(space: Workspace) -> dict[str, Any]:
     return {"batch": BATCH, "threads": THREADS, "images_per_second": rates}
 
 
+def growing(space: Workspace) -> dict[str, Any]:
+    """Time steps of FaceNet's training, with augmentation, by image size: images a second of one core."""
+    options, recipe = RECIPES["full"]["facenet"]
+    images, labels, rates = torch.rand(BATCH, 1, 64, 64), torch.randint(0, 6, (BATCH,)), {}
+    for size in SIZES:
+        model = FaceNet(**options | {"pretrained": "none", "input_size": size})
+        optimizer = make_optimizer(model.to(memory_format=torch.channels_last), recipe, fused=True)
+
+        def step(model: nn.Module = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            optimizer.zero_grad()
+            F.cross_entropy(model(recipe.augment(images)), labels).backward()
+            optimizer.step()
+
+        rates[size] = round(1e3 / milliseconds(step, 1, BATCH)["median"], 1)
+    return {"batch": BATCH, "images_per_second": rates}
+
+
 def augmentation(space: Workspace) -> dict[str, Any]:
     """Time what comes before a training step: fetching a batch and augmenting it, here and with kornia."""
     faces = space.faces().split("train")
@@ -108,7 +127,7 @@ def reading(space: Workspace) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure on the real merged set and its runs, on an idle machine."""
-    measures = {call.__name__: call for call in (speed, throughput, augmentation, reading)}
+    measures = {call.__name__: call for call in (speed, throughput, growing, augmentation, reading)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=measures)
     what, space = parser.parse_args(arguments).what, workspace("full")
