@@ -1,7 +1,5 @@
 """The merged faces on disk: memory-mapped images, an index, and a manifest that says what they are."""
 
-from __future__ import annotations
-
 import json
 import mmap
 import shutil
@@ -10,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -46,7 +44,7 @@ class FaceSet:
     rows: np.ndarray
 
     @classmethod
-    def open(cls, path: Path | str) -> FaceSet:
+    def open(cls, path: Path | str) -> Self:
         """Open a merged set, or raise a `DataError` if files are missing, damaged or of different sets."""
         path, pool = Path(path), pa.default_memory_pool()
         try:
@@ -95,11 +93,11 @@ class FaceSet:
         """int64 (N,), values 0–5 in the order of `CLASSES`."""
         return self.table["label"].to_numpy(np.int64)[self.rows]
 
-    def where(self, mask: np.ndarray) -> FaceSet:
+    def where(self, mask: np.ndarray) -> Self:
         """View of the rows where a bool array (N,) is true."""
         return replace(self, rows=self.rows[mask])
 
-    def split(self, name: str, source: str | None = None) -> FaceSet:
+    def split(self, name: str, source: str | None = None) -> Self:
         """View of one split, ``"train"``, ``"validation"`` or ``"test"``, of all sources or of one."""
         if name not in SPLITS:
             raise ValueError(f"no split is called {name!r}; there are {', '.join(SPLITS)}")
