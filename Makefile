@@ -105,9 +105,8 @@ lint: $(READY)  ## style of code and notebooks, and who imports whom
 	$(BIN)/ruff format --check .
 	PYTHONPATH=.:book $(BIN)/lint-imports
 
-# One thread a worker: two workers with two threads each on two cores only wait for each other.
 unit: $(READY)  ## unit tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests -m 'not book' -p no:nbval -n 2 --dist worksteal -q
+	$(BIN)/pytest tests -m 'not book' -p no:nbval -n 2 --dist worksteal -q
 
 # nbval compares the copies that papermill ran for the pages, so that no chapter runs twice: see
 # notebooks/conftest.py.

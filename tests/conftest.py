@@ -2,12 +2,15 @@
 
 import functools
 import importlib.metadata
+import os
 
 import numpy as np
 import pytest
 
 from fer_utils.emotions import CLASSES
 
+# Sums that do not depend on the number of cores. And two workers of two threads would wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 # Lightning asks each installed package for extensions whenever it starts to train.
 importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 

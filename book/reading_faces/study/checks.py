@@ -166,10 +166,16 @@ def shuffled_labels(build: Build, faces: FaceSet, recipe: Recipe) -> Check:
     Validation labels are shuffled too while training, since they choose the epoch; true ones judge it. The
     interval takes images as independent: many near copies can put a network above it by chance.
     """
-    train, broken, rng = faces.split("train"), faces.split("validation"), np.random.default_rng(recipe.seed)
-    for part in (train, broken):
-        part.index["label"] = rng.permutation(part.index["label"])
-    model, validation = _fit(build, train, broken, recipe), faces.split("validation")
+    train, validation, rng = (
+        faces.split("train"),
+        faces.split("validation"),
+        np.random.default_rng(recipe.seed),
+    )
+    labels = faces.table["label"].to_numpy(copy=True)
+    for rows in (train.rows, validation.rows):
+        labels[rows] = rng.permutation(labels[rows])
+    broken = dataclasses.replace(faces, table=faces.table.assign(label=labels))
+    model = _fit(build, broken.split("train"), broken.split("validation"), recipe)
     right = predict(model, validation).argmax(1) == validation.labels
     low, high = wilson_interval(int(right.sum()), len(right))
     prior = float(np.mean(validation.labels == np.bincount(train.labels).argmax()))
