@@ -166,12 +166,8 @@ def shuffled_labels(build: Build, faces: FaceSet, recipe: Recipe) -> Check:
     Validation labels are shuffled too while training, since they choose the epoch; true ones judge it. The
     interval takes images as independent: many near copies can put a network above it by chance.
     """
-    train, validation, rng = (
-        faces.split("train"),
-        faces.split("validation"),
-        np.random.default_rng(recipe.seed),
-    )
-    labels = faces.table["label"].to_numpy(copy=True)
+    rng, labels = np.random.default_rng(recipe.seed), faces.table["label"].to_numpy(copy=True)
+    train, validation = faces.split("train"), faces.split("validation")
     for rows in (train.rows, validation.rows):
         labels[rows] = rng.permutation(labels[rows])
     broken = dataclasses.replace(faces, table=faces.table.assign(label=labels))
