@@ -173,10 +173,9 @@ def card(scores: Any) -> str:
     rows += ["", f"Recall on the test images: {', '.join(f'{name} {share:.1%}' for name, share in recall)}."]
     means = seed_means(load_scores()).query("split == 'test' and variant == 'plain'").set_index("training")
     mean = means.loc[test["training"]]
-    rows += [
-        f"Mean of {mean.seeds} seeds: {mean.accuracy:.1%} ({mean.low:.1%} to {mean.high:.1%}); "
-        "expect that of a training like it."
-    ]
+    if mean.seeds > 1:
+        several = f"Mean of {mean.seeds} seeds: {mean.accuracy:.1%} ({mean.low:.1%} to {mean.high:.1%})"
+        rows += [f"{several}; expect that of a training like it."]
     return "\n".join(rows) + "\n"
 
 

@@ -134,7 +134,7 @@ def _export(options: argparse.Namespace) -> None:
     from fer_utils.weights import load_model
 
     options.out.mkdir(parents=True, exist_ok=True)
-    for network in options.network or ("easynet", "facenet"):
+    for network in options.network or ("easynet", "easynet-small", "facenet"):
         model, path = load_model(network), options.out / f"{Path(network).stem}.onnx"
         print(f"{path}: calibrated on validation, temperature {export_network(model, faces, path):.3f}")
 

@@ -64,8 +64,8 @@ class Predictor:
     """A network and a detector, loaded once; may be shared by threads.
 
     Args:
-        network: ``"facenet"`` (better) or ``"easynet"`` (faster); ``"facenet-int8"`` and ``"easynet-int8"``
-            need half the room and less time on most processors; or a file that `fer export onnx` wrote.
+        network: ``"facenet"`` (best), ``"easynet"`` (faster) or ``"easynet-small"`` (fastest); with ``-int8``
+            after it, half the room and less time on most processors; or a file that `fer export onnx` wrote.
         threads: cores to use; 0 for all.
     """
 

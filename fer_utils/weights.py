@@ -97,9 +97,10 @@ def save_checkpoint(model: nn.Module, path: Path, about: dict[str, Any]) -> None
 
 
 def load_model(name: str | Path) -> nn.Module:
-    """Read a published network, ``"easynet"`` or ``"facenet"``, or a file that `save_checkpoint` wrote.
+    """Read a published network, or a file that `save_checkpoint` wrote.
 
-    It is in evaluation mode, float32, on the processor. A DataError says what is wrong with the file.
+    Published are ``"facenet"``, ``"easynet"`` and ``"easynet-small"``. The network is in evaluation mode,
+    float32, on the processor. A DataError says what is wrong with the file.
     """
     published = {path.stem: path for path in PUBLISHED.glob("*.safetensors")}
     path = published.get(str(name), Path(name))

@@ -107,7 +107,7 @@ def page(package: Path, folder: Path) -> None:
     detector = {stage: encoded((NETWORKS / f"mtcnn-{stage}.onnx").read_bytes()) for stage in "pro"}
     engine = (HERE / "engine.js").read_bytes()
     write(data / "detector.js", engine=encoded(engine), **detector)
-    for name in ("facenet", "easynet"):
+    for name in ("facenet", "easynet", "easynet-small"):
         path = NETWORKS / f"{name}.onnx"
         temperature = session(path, 1).get_modelmeta().custom_metadata_map["temperature"]
         write(data / f"{name}.js", network=encoded(path.read_bytes()), temperature=float(temperature))
@@ -128,7 +128,7 @@ def encoded(content: bytes) -> str:
 def write(path: Path, **values: object) -> None:
     """A script that adds values to the global object `packed`, under the script's own name."""
     text = json.dumps(values, separators=(",", ":"))
-    path.write_text(f"(globalThis.packed ??= {{}}).{path.stem} = {text};\n", encoding="utf-8")
+    path.write_text(f'(globalThis.packed ??= {{}})["{path.stem}"] = {text};\n', encoding="utf-8")
 
 
 def samples() -> list[dict[str, str]]:

@@ -90,7 +90,7 @@ def test_suppression_is_torchvisions(seed, threshold):
 # --- Networks ---
 
 
-@pytest.mark.parametrize("name", ["easynet", "facenet"])
+@pytest.mark.parametrize("name", ["easynet", "easynet-small", "facenet"])
 def test_networks_answer_as_in_pytorch(name, people):
     rng = np.random.default_rng(0)
     corners = rng.uniform((75, 35), (105, 65), (12, 2))
@@ -106,7 +106,7 @@ def test_networks_answer_as_in_pytorch(name, people):
 
 
 def test_an_unknown_network_is_refused_by_name():
-    with pytest.raises(DataError, match="name one of easynet, easynet-int8, facenet, facenet-int8"):
+    with pytest.raises(DataError, match="one of easynet, easynet-int8, easynet-small, easynet-small-int8, "):
         Predictor("resnet")
 
 

@@ -169,7 +169,7 @@ def test_a_checkpoint_survives_the_round_trip(saved):
 
 
 def test_an_unknown_name_lists_the_published_networks():
-    with pytest.raises(DataError, match=r"emonet: there is no such network.*\(easynet, facenet\)"):
+    with pytest.raises(DataError, match=r"emonet: there is no such network.*easynet, easynet-small, facenet"):
         load_model("emonet")
 
 

@@ -14,7 +14,8 @@ from fer_utils.experiment import Result, read_result
 from reading_faces.study.stats import mean_score
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"  # of real data, as they come with the book
-RUNS = ("*-seed*.json", "labels/*-seed*.json")  # the runs behind the book's scores, below RESULTS
+# The runs behind the book's scores, below RESULTS.
+RUNS = ("*-seed*.json", "labels/*-seed*.json", "small/*-seed*.json")
 RUN_NAMES = {
     "emonet": "EmoNet",
     "easynet": "EasyNet",
@@ -23,6 +24,7 @@ RUN_NAMES = {
     "easynet-both-taught": "EasyNet, votes + distilled",
     "easynet-both-taught-calibrated": "EasyNet, votes + distilled, calibrated",
     "easynet-both-taught-70": "EasyNet, votes + distilled, 70 epochs",
+    "small/easynet": "EasyNet, small",
     "labels/easynet-ferplus": "EasyNet, votes only",
     "facenet": "FaceNet",
     "facenet-poster": "FaceNet, the poster's head",

@@ -34,7 +34,7 @@ from fer_utils.prediction import Predictor
 from reading_faces.study.store import write_report
 
 SIZE, PHOTOS, REPEATS, SECONDS, BATCHES = (480, 640), 200, 5, 1.0, (1, 64)
-NETWORKS = ("easynet", "easynet-int8", "facenet", "facenet-int8")
+NETWORKS = [f"{name}{form}" for name in ("easynet-small", "easynet", "facenet") for form in ("", "-int8")]
 EARLIER = "c2a4378"  # the last revision whose `fer predict` ran on PyTorch
 FER = ("fer==25.10.3", "setuptools<82", "opencv-python<5", "opencv-contrib-python<5")
 EMOTION = (
