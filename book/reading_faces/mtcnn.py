@@ -25,7 +25,7 @@ def export_detector(folder: Path) -> None:
         # The last network would lose more by further channels.
         for stage in {"p": (1,), "r": (1, 2), "o": ()}[name]:
             _pool_first(network, stage)
-        if isinstance(network, PNet):  # the sigmoid of a difference in place of two softmaxes
+        if isinstance(network, PNet):  # a softmax of two is the sigmoid of their difference
             for values in (network.conv4_1.weight, network.conv4_1.bias):
                 values.data = values.data[1:] - values.data[:1]
             network.softmax4_1 = nn.Sigmoid()

@@ -4,8 +4,6 @@ Export to ONNX and 8 bits may cost accuracy. Writes `checks/exported.json`. The 
 each file: what is there of the same file and the same faces is kept.
 """
 
-from __future__ import annotations
-
 import argparse
 from contextlib import suppress
 from typing import Any
