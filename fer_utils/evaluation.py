@@ -10,9 +10,11 @@ from torchvision.transforms.functional import five_crop
 
 from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
+from fer_utils.memory import keep_freed_memory
 
 Interval = tuple[float, float]
 LEVEL = 0.95  # of all intervals
+BATCH = 64  # images at once
 
 # SciPy and scikit-learn are imported where they are used: predicting does without them.
 
@@ -29,14 +31,15 @@ def predict(
         flip: average the probabilities of each image and its mirror image.
         ten_crop: average those of corners and centre, enlarged and mirrored (Krizhevsky et al. 2012, 4.1).
     """
+    keep_freed_memory()
     home, was_training = next(model.parameters()).device, model.training
     device = "cuda" if torch.cuda.is_available() else home
     model.to(device).eval()
     rows = []
     # Moving the model within would leave it with parameters that cannot be trained any more.
     with torch.inference_mode():
-        for start in range(0, len(faces), 256):
-            chosen = np.arange(start, min(start + 256, len(faces)))
+        for start in range(0, len(faces), BATCH):
+            chosen = np.arange(start, min(start + BATCH, len(faces)))
             batch = faces[chosen] if isinstance(faces, np.ndarray) else faces.take(chosen)
             images = torch.from_numpy(np.ascontiguousarray(batch)).to(device).unsqueeze(1).float() / 255
             views = _crops(images) if ten_crop else [images]

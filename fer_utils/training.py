@@ -1,6 +1,5 @@
 """Training: batches, the Lightning module, and `fit`, the one call that trains any of the networks."""
 
-import ctypes
 import dataclasses
 import io
 import json
@@ -11,7 +10,6 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +30,7 @@ from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.files import atomic_path, atomic_write, write_json
+from fer_utils.memory import keep_freed_memory
 
 # Lightning's notes on hardware, on loader workers and on layers that are frozen on purpose.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -407,15 +406,6 @@ def set_outputs(layer: nn.Linear, outputs: int) -> None:
         layer.weight = nn.Parameter(weight[:outputs].clone())
         layer.bias = nn.Parameter(bias[:outputs].clone())
         layer.out_features = outputs
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next step: mapping it again takes 5 to 30% of the time."""
-    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # malloc.h
-    with suppress(OSError, AttributeError):  # where there is no glibc
-        libc = ctypes.CDLL("libc.so.6")
-        for option, value in ((m_mmap_threshold, 2**30), (m_trim_threshold, 2**31 - 1), (m_top_pad, 2**28)):
-            libc.mallopt(option, value)
 
 
 def default_precision() -> str:

@@ -1,5 +1,8 @@
 """Scores agree with scikit-learn and with hand-made cases; intervals cover what they should."""
 
+import ctypes
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -156,3 +159,24 @@ def test_intervals_of_numbers_of_columns_and_of_differences():
     half = 1.96 * (first * 1.0 - second).std() / np.sqrt(500)
     assert (high - low) / 2 == pytest.approx(half, rel=0.1) and low < first.mean() - second.mean() < high
     assert bootstrap_interval(first.astype(int) - first) == (0.0, 0.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
+def test_memory_that_is_freed_is_not_given_back_while_predicting():
+    resource = pytest.importorskip("resource")
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(5):
+            torch.ones(10_000_000)  # 40 MB, some 9,800 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    libc = ctypes.CDLL("libc.so.6")
+    for option in (-1, -2, -3):  # as in a process that predicts for the first time
+        libc.mallopt(option, 2**17)
+    libc.malloc_trim(0)
+    if faults() < 40_000:
+        pytest.skip("the system has larger pages")
+    predict(nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 6)), np.zeros((1, 64, 64), np.uint8))
+    faults()  # what is kept is asked for once
+    assert faults() < 5_000

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import sys
 
 import lightning as L
 import numpy as np
@@ -17,7 +16,7 @@ from fer_utils.augment import Augment
 from fer_utils.errors import DataError
 from fer_utils.evaluation import predict
 from fer_utils.models import EasyNet, FaceNet
-from fer_utils.training import Classifier, Recipe, check_same_run, fit, keep_freed_memory, make_optimizer
+from fer_utils.training import Classifier, Recipe, check_same_run, fit, make_optimizer
 
 RECIPE = Recipe(epochs=1, batch_size=32, lr=0.05, label_smoothing=0.0, augment=None)
 RESUMED = dataclasses.replace(RECIPE, epochs=3, mixup=0.4, augment=Augment(degrees=3, shift=0.02, flip=0.5))
@@ -277,21 +276,6 @@ def test_images_grow_with_the_epochs_also_after_a_stop_and_are_judged_at_full_si
 def test_only_a_facenet_grows_and_only_to_its_own_size(net, size):
     with pytest.raises(ValueError, match="first_size"):
         Classifier(net, dataclasses.replace(RECIPE, first_size=size))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
-def test_freed_memory_is_not_given_back_between_steps():
-    resource = pytest.importorskip("resource")
-
-    def faults():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-    keep_freed_memory()
-    torch.ones(10_000_000)
-    before = faults()
-    for _ in range(5):
-        torch.ones(10_000_000)  # 40 MB, some 9,800 pages
-    assert faults() - before < 20_000, "given back, five times 9,800 pages would be asked for"
 
 
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"lr": -1}, {"optimizer": "lion"}])

@@ -22,6 +22,7 @@ EXPERIMENTS = {
     "gpu": ("runs, for `fer evaluate`", "a quarter of an hour of a data-centre GPU"),
     "audit": ("nothing: tests groups that you bring", "seconds"),
     "bench": ("benchmarks/prediction.json", "half an hour, and ten minutes to install the others"),
+    "repeat": ("checks/repeated.json", "seconds, after hours of training"),
     "exported": ("checks/exported.json", "minutes"),
     "fuzz": ("reliability/fuzz.json", "an hour, on drawn faces"),
     "growth": ("benchmarks/growth.json", "ten minutes, on drawn faces, and 10 GB of disk for a while"),
