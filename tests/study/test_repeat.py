@@ -28,7 +28,8 @@ def test_a_curve_is_compared_with_every_seed_as_far_as_it_goes(tmp_path, monkeyp
     repeat.main([f"{STORED}=again"])
     (run,) = read_report(tmp_path / "checks" / "repeated.json")["runs"]
     assert run["epochs"] == {"done": 5, "of": 12}
-    assert run["mean_distance"][STORED] == pytest.approx(0.008)
+    assert run["mean_distance"][STORED] == pytest.approx({"train_loss": 0, "val_accuracy": 0.008})
     assert set(run["mean_distance"]) == {f"facenet-both-seed{seed}" for seed in range(3)}
-    assert len(set(run["mean_distance"].values())) == 3 and {len(c) for c in run["accuracy"].values()} == {5}
-    assert f"again, 5 epochs: 0.80% from {STORED}" in capsys.readouterr().out
+    assert all(distance["train_loss"] > 0 for run, distance in run["mean_distance"].items() if run != STORED)
+    assert {len(curve["val_accuracy"]) for curve in run["curves"].values()} == {5}
+    assert f"loss 0.0000 and accuracy 0.80% away from {STORED}" in capsys.readouterr().out
