@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from fer_utils.errors import DataError
 from fer_utils.experiment import Workspace, workspace
 from reading_faces.study import repeat
 from reading_faces.study.store import read_report
@@ -18,6 +19,8 @@ def test_a_curve_is_compared_with_every_seed_as_far_as_it_goes(tmp_path, monkeyp
         (tmp_path / path.name).write_bytes(path.read_bytes())
     space = Workspace("full", tmp_path, tmp_path, tmp_path)
     monkeypatch.setattr(repeat, "workspace", lambda profile: space)
+    with pytest.raises(DataError, match=r"no learning curve.*fer train --like facenet-both-seed0"):
+        repeat.main([f"{STORED}=again"])
     folder = space.runs / "again"
     folder.mkdir(parents=True)
     curve = pd.DataFrame(json.loads((results / f"{STORED}.json").read_text())["learning_curve"])[:5]

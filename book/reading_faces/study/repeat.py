@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from fer_utils.errors import DataError
 from fer_utils.experiment import Workspace, read_result, workspace
 from reading_faces.study.store import write_report
 
@@ -19,8 +20,14 @@ VALUES = ["train_loss", "val_accuracy"]
 
 
 def repeated(space: Workspace, stored: str, again: str) -> dict[str, Any]:
-    """Compare two learning curves, as far as the later one goes, by the mean distance of their values."""
+    """Compare two learning curves, as far as the later one goes, by the mean distance of their values.
+
+    Raises DataError where one of them is missing.
+    """
     first, folder = read_result(space.results / f"{stored}.json"), space.runs / again
+    if not (folder / "history.csv").is_file():
+        remedy = f"run `fer train --like {stored} --name {again}` for an epoch at least"
+        raise DataError("the run has no learning curve", file=folder, remedy=remedy)
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     own = pd.read_csv(folder / "history.csv")[VALUES]
     seeds = sorted(space.results.glob(f"{stored.rpartition('-seed')[0]}-seed*.json"))
