@@ -168,15 +168,15 @@ def test_memory_that_is_freed_is_not_given_back_while_predicting():
     def faults():
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(5):
-            torch.ones(10_000_000)  # 40 MB, some 9,800 pages
+            torch.ones(60_000_000)  # 240 MB, more than other tests may have left; some 58,600 pages
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     libc = ctypes.CDLL("libc.so.6")
     for option in (-1, -2, -3):  # as in a process that predicts for the first time
         libc.mallopt(option, 2**17)
     libc.malloc_trim(0)
-    if faults() < 40_000:
+    if faults() < 250_000:
         pytest.skip("the system has larger pages")
     predict(nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 6)), np.zeros((1, 64, 64), np.uint8))
     faults()  # what is kept is asked for once
-    assert faults() < 5_000
+    assert faults() < 20_000
