@@ -6,8 +6,8 @@
 # Seen: PyTorch asks the C library for each layer's output. Beyond 32 MB glibc maps it anew and gives it back, and Linux
 #   maps it page by page: 130,000 page faults a batch. Told by MALLOC_TOP_PAD_ and two more variables to keep what is
 #   freed, PyTorch takes two fifths of its time, and ONNX Runtime, which keeps its memory anyway, as long as before.
-#   In a training of FaceNet that keeps freed memory, exporting the frozen part saved 8% of a step.
-# Here: training and predicting keep freed memory (`fer_utils.memory`): FaceNet predicts batches twice as fast.
+# Here: training and predicting keep freed memory (`fer_utils.memory`): FaceNet predicts batches twice as fast. Exporting
+#   the frozen part would then have saved 8% of a training step.
 #
 # Prints seconds and page faults a batch, one thread. Exit code 1 if keeping memory saves less than a third of PyTorch's
 # time or nine tenths of its page faults.
