@@ -147,7 +147,7 @@ def board(means: Any) -> str:
         "training"
     )
     anchors = pd.read_csv(ROOT / "book" / "anchors.csv").set_index("system")["accuracy"]
-    rows = ["| | labels alone | with extra supervision | the poster |", "|---|---|---|---|"]
+    rows = ["| | labels alone | best training | the poster |", "|---|---|---|---|"]
     for network, (start, *trainings) in BOARD.items():
         cells = [
             f"**{row.accuracy:.1%}** ({row.low:.1%} to {row.high:.1%}, {row.seeds} seeds)"
