@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer_utils.experiment import Result, read_result
+from fer_utils.emotions import CLASSES
+from fer_utils.experiment import Result, read_predictions, read_result
 from reading_faces.study.stats import mean_score
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"  # of real data, as they come with the book
@@ -146,3 +147,10 @@ def _about(result: Result) -> dict[str, Any]:
         "date": result.date,
         "revision": result.revision,
     }
+
+
+def correct_by_run(runs: Iterable[str], split: str) -> np.ndarray:
+    """Whether stored runs classified FER2013's images of a split correctly: bool (runs, images)."""
+    tables = [read_predictions(RESULTS, run, split).query("source == 'fer2013'") for run in runs]
+    answers = [table[[f"p_{name}" for name in CLASSES]].to_numpy().argmax(axis=1) for table in tables]
+    return np.array([answer == table["label"] for answer, table in zip(answers, tables, strict=True)])
