@@ -1,7 +1,5 @@
 """Prepares what the pages and readers need: `stage.py site RUN FOLDER | store RUN | links | scores`."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

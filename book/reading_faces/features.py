@@ -1,11 +1,10 @@
 """What is frozen does not change: FaceNet's frozen part computed once, and only the part above it trained."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ class TrainedPart(nn.Sequential):
 
     frozen: tuple[nn.Module, ...] = ()  # some can be here: parts of a block that is not frozen as a whole
 
-    def train(self, mode: bool = True) -> TrainedPart:
+    def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; frozen layers stay in evaluation mode."""
         super().train(mode)
         for module in self.frozen:

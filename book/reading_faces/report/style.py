@@ -1,7 +1,5 @@
 """Look of the book's figures and numbers: the seaborn theme, colours, glued values, figures with captions."""
 
-from __future__ import annotations
-
 from ast import literal_eval
 from collections.abc import Mapping
 from io import BytesIO

@@ -1,7 +1,5 @@
 """Audit of group differences: is a network right less often about some people than about others?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

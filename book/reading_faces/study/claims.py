@@ -3,8 +3,6 @@
 `python -m reading_faces.study.claims` writes `comparisons/claims.json`.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 `comparisons/networks.json`; with `--name votes` and other runs, `comparisons/votes.json`.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 from collections.abc import Mapping, Sequence

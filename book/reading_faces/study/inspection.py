@@ -4,8 +4,6 @@ The file that `main` writes holds numbers about a network and no pixel of a face
 grid of some ten by ten cells that says where a network looks on average.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any

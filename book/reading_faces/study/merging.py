@@ -3,8 +3,6 @@
 EasyNet is trained on all sources and on FER2013 alone, for as many steps, and tested on FER2013's images.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from fer_utils.emotions import CLASSES

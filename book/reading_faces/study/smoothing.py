@@ -4,8 +4,6 @@ Drawn people go from neutral to the peak of an expression. The camera shakes and
 compressed, so that answers flicker; detector and network see what they would see of a real file.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from collections.abc import Iterator

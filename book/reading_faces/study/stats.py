@@ -1,7 +1,5 @@
 """Intervals of what is known from a few seeds: sampling noise of the images and of the start together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Reports of the study: plain values in a JSON file below the folder of results, stamped by who made them."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path

@@ -11,8 +11,6 @@ the command is given again, several processes share a search, and the draw of on
 Several machines share one in a PostgreSQL database: `--storage postgresql+psycopg://user@machine/database`.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json
