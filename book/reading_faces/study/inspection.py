@@ -263,7 +263,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]
     report["accuracy"] = np.mean(probabilities[measure].argmax(1) == truth)
     report |= {name: {} for name in ("error", "luck", "log_loss", "confidence", "bins")}
     for when, factor in (("before", 1.0), ("after", temperature)):
-        scaled = calibration.apply_temperature(probabilities[measure], factor)
+        scaled = calibration.apply_bias(probabilities[measure], 1 / factor, np.zeros(1))
         confidence = scaled.max(1)
         place = np.minimum((confidence * 15).astype(int), 14)
         drawn = [np.bincount(place, rng.random(len(truth)) < confidence, 15) for _ in range(1000)]
