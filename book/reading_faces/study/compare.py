@@ -15,7 +15,7 @@ from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import bootstrap_interval, metrics
 from fer_utils.experiment import Workspace, read_predictions, read_result, workspace
-from reading_faces.study.stats import mcnemar
+from reading_faces.study.stats import pair
 from reading_faces.study.store import write_report
 
 NETWORKS = ("easynet", "facenet")  # the one expected to be better comes second
@@ -70,16 +70,6 @@ def answers(space: Workspace, names: Sequence[str], split: str, source: str = "f
         for kind in ("p", "flip")
     )
     return Answers(tables[0]["label"].to_numpy(), ~tables[0]["seen_copy"].to_numpy(bool), plain, flip)
-
-
-def pair(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    """Test two networks by which images they got right, bool (N,) each; `difference` is first − second."""
-    return {
-        "images": len(first),
-        "accuracy": [float(first.mean()), float(second.mean())],
-        **mcnemar(first, second),
-        "interval": list(bootstrap_interval(first.astype(int) - second)),
-    }
 
 
 def compare(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from fer_utils.evaluation import wilson_interval
+from fer_utils.evaluation import bootstrap_interval, wilson_interval
 
 Z = float(stats.norm.ppf(0.975))  # half of a 95 % interval, in standard errors that are known well
 Scores = Sequence[Mapping[str, Any]]  # one a seed, with at least `accuracy` (0–1) and `images`
@@ -93,3 +93,13 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
     only_a, only_b = int(np.sum(correct_a & ~correct_b)), int(np.sum(~correct_a & correct_b))
     p = float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     return {"only_a": only_a, "only_b": only_b, "difference": (only_a - only_b) / len(correct_a), "p": p}
+
+
+def pair(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """Test two networks by which images they got right, bool (N,) each; `difference` is first − second."""
+    return {
+        "images": len(first),
+        "accuracy": [float(first.mean()), float(second.mean())],
+        **mcnemar(first, second),
+        "interval": list(bootstrap_interval(first.astype(int) - second)),
+    }
