@@ -73,12 +73,8 @@ def compute(
 ) -> Features:
     """Compute what a FaceNet's frozen blocks give for some faces, where the network is; or read it again.
 
-    Args:
-        net: with its final frozen weights.
-        faces: the images.
-        folder: of the arrays (float16), each under the checksum of all that it follows from.
-        views: of each face; the first is the image itself, the others are drawn by `augment`.
-        augment: for the other views.
+    The network has its final frozen weights. Of the views of each face, the first is the image itself, and
+    `augment` draws the others. The folder keeps arrays, float16, by the checksum of all they follow from.
     """
     (frozen, _), arrays = split(net), []
     about = hashlib.sha256(faces.images.tobytes())

@@ -28,9 +28,8 @@ def variance_of_mean(values: np.ndarray) -> float:
 def quantile(of_images: float, *seeds: np.ndarray) -> float:
     """How many standard errors make half of a 95 % interval: Student's t, by Welch and Satterthwaite.
 
-    Args:
-        of_images: the variance that the images leave, which is known well.
-        seeds: values of the seeds on each side; their s² / k has k − 1 degrees of freedom, a single one none.
+    The variance that the images leave is known well. That of each side's seeds, s² / k, has k − 1 degrees of
+    freedom; a single value has none.
     """
     known = [(variance_of_mean(values), len(values) - 1) for values in seeds if len(values) > 1]
     doubt = sum(variance**2 / freedom for variance, freedom in known)
@@ -42,9 +41,8 @@ def quantile(of_images: float, *seeds: np.ndarray) -> float:
 def mean_score(scores: Scores) -> dict[str, float]:
     """Average accuracy over seeds, with an interval for images and seeds together.
 
-    Returns:
-        `accuracy`, `low`, `high` (Wilson's interval of the mean, widened in quadrature by the seeds' standard
-        error and by `quantile`), `std` over seeds (NaN for one), `seeds` and `images`.
+    Gives `accuracy`, `low`, `high` (Wilson's interval of the mean, widened in quadrature by the seeds'
+    standard error and by `quantile`), `std` over seeds (NaN for one), `seeds` and `images`.
     """
     values = np.array([s["accuracy"] for s in scores], float)
     mean, n = float(values.mean()), int(min(s["images"] for s in scores))

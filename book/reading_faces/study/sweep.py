@@ -132,11 +132,8 @@ def search(
 ) -> list[FrozenTrial]:
     """Have every draw trained once, by this process or another, and return their trials in order.
 
-    Args:
-        url: of the database, SQLite's or PostgreSQL's, as SQLAlchemy takes it.
-        name: of the search in it.
-        drawn: as `draws` gives them.
-        objective: trains what a trial suggests.
+    The URL is of a database, SQLite's or PostgreSQL's, as SQLAlchemy takes it, and the name of the search in
+    it. The draws are those of `draws`, and the objective trains what a trial suggests.
     """
 
     def trials(*states: TrialState) -> dict[int, FrozenTrial]:
