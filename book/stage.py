@@ -1,7 +1,5 @@
 """Prepares what the pages and readers need: `stage.py site RUN FOLDER | store RUN | links | scores`."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re
@@ -182,17 +180,12 @@ def card(scores: Any) -> str:
 def join_streams(notebook: dict[str, Any], path: Path) -> None:
     """Make one output of lines that a cell printed one after the other."""
     for cell in notebook["cells"]:
-        outputs: list[dict[str, Any]] = []
-        for output in cell.get("outputs", []):
-            before = outputs[-1] if outputs else {}
-            if output["output_type"] == before.get("output_type") == "stream" and (
-                output["name"] == before["name"]
-            ):
-                before["text"] = "".join(before["text"]) + "".join(output["text"])
-            else:
-                outputs.append(output)
-        if "outputs" in cell:
-            cell["outputs"] = outputs
+        outputs = cell.get("outputs", [])
+        for place in range(len(outputs) - 1, 0, -1):
+            before, output = outputs[place - 1 : place + 1]
+            if (output["output_type"], output.get("name")) == ("stream", before.get("name")):
+                before["text"] = "".join([*before["text"], *output["text"]])
+                del outputs[place]
 
 
 def hide_glued(notebook: dict[str, Any], path: Path) -> None:

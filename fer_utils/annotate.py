@@ -17,16 +17,9 @@ COVER = 0.72  # how much of the picture a panel hides
 def annotate(pixels: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] | None = None) -> np.ndarray:
     """Draw a box around each face, and beside it the answer and a bar for each of the six probabilities.
 
-    Letters are as large as the face and the picture allow. Each panel stands inside the picture where it
-    hides least of the faces and of other panels.
-
-    Args:
-        pixels: uint8 (H, W, 3), RGB; it is not changed.
-        faces: with boxes in pixels of that picture.
-        numbers: of the tracks in a video, written before the answers.
-
-    Returns:
-        uint8 (H, W, 3).
+    Takes uint8 (H, W, 3), RGB, and gives a new one; boxes are in its pixels. Numbers, of tracks in a video,
+    stand before the answers. Letters are as large as the face and the picture allow. Each panel stands inside
+    the picture where it hides least of the faces and of other panels.
     """
     image = Image.fromarray(pixels)
     draw, longer = ImageDraw.Draw(image), max(image.size)

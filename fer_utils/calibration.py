@@ -21,11 +21,6 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.exp(best.x))
 
 
-def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Soften (above 1) or sharpen (below 1) probabilities: float64 (N, C); the order of classes stays."""
-    return apply_bias(probabilities, 1 / temperature, np.zeros(1))
-
-
 def fit_bias(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, np.ndarray]:
     """Find scale and biases of the logits: bias-corrected temperature scaling (Alexandari et al. 2020).
 

@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="pictures, folders, patterns or videos")
     add("--network", default="facenet", help="facenet, easynet, their -int8, or an ONNX file")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--all", action="store_true", help="all faces of a picture (default)")
-    which.add_argument("--largest", action="store_true", help="only the largest face of a picture")
+    add("--largest", action="store_true", help="only the largest face of a picture (default: all)")
     add("--cropped", action="store_true", help="pictures are face crops: detect nothing")
     add("--min-confidence", type=float, default=0.9, metavar="P", help="of the detector, 0 to 1")
     add("--min-face", type=float, metavar="PIXELS", help="height of the smallest face (default: 20)")

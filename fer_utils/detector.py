@@ -27,11 +27,7 @@ def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 
 class Detector:
-    """Finds faces with MTCNN. Instances may be shared by threads.
-
-    Args:
-        threads: cores for each network; 0 for all.
-    """
+    """Finds faces with MTCNN, each network on so many `threads` (0: all cores). Threads may share it."""
 
     def __init__(self, threads: int = 0) -> None:
         self._networks = [session(NETWORKS / f"mtcnn-{stage}.onnx", threads) for stage in "pro"]
@@ -39,17 +35,11 @@ class Detector:
     def detect(
         self, picture: np.ndarray, min_face: float | None = None, min_confidence: float = 0.9
     ) -> np.ndarray:
-        """Find all faces of a picture.
+        """Find all faces of a picture, uint8 (H, W) grey or (H, W, 3) RGB, 0–255.
 
-        Args:
-            picture: uint8 (H, W) grey or (H, W, 3) RGB, 0–255.
-            min_face: least height of a face in pixels; by default 20, and 1 % of the longer side of a
-                picture that is larger than 2,000 pixels.
-            min_confidence: least probability of a face, 0–1.
-
-        Returns:
-            float32 (N, 5): left, top, right, bottom in pixels of the picture, and the probability of a face,
-            0–1; the largest face first.
+        Gives float32 (N, 5): left, top, right, bottom in pixels of the picture, and the probability of a
+        face, 0–1, of at least `min_confidence`; the largest face first. `min_face` is its least height in
+        pixels; by default 20, and 1 % of the longer side of a picture that is larger than 2,000 pixels.
         """
         step = 1 if min_face else max(1, max(picture.shape[:2]) // LARGEST_SIDE)
         pixels = np.asarray(Image.fromarray(picture).reduce(step)) if step > 1 else picture
@@ -142,16 +132,11 @@ def _edges(lengths: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def suppress(boxes: np.ndarray, threshold: float, *, smaller: bool = False) -> np.ndarray:
-    """Non-maximum suppression: keep the most probable of boxes that overlap.
+    """Non-maximum suppression: keep the most probable of boxes that overlap by more than a threshold, 0–1.
 
-    Args:
-        boxes: float (N, 5 or more): left, top, right, bottom, probability.
-        threshold: greatest overlap of two that are both kept, 0–1.
-        smaller: measure the overlap against the smaller box, pixels counted with both edges, as MTCNN's last
-            stage does; otherwise intersection over union.
-
-    Returns:
-        int (K,), rows that are kept, the most probable first.
+    Boxes are float (N, 5 or more): left, top, right, bottom, probability. Overlap is intersection over union;
+    with `smaller`, as in MTCNN's last stage, it is measured against the smaller box, pixels counted with both
+    edges. Gives int (K,), the rows that are kept, the most probable first.
     """
     left, top, right, bottom, scores = boxes[:, :5].T
     more = 1.0 if smaller else 0.0

@@ -47,16 +47,10 @@ class _Classifier(nn.Module):
 def export_network(model: nn.Module, faces: FaceSet, path: Path) -> float:
     """Write a network in single precision, and beside it, as ``NAME-int8.onnx``, in 8 bits.
 
-    Both take any number of `images` at once, and note the temperature by which logits are to be divided.
-    What is exact in half precision, as the weights of published networks are, is stored so.
-
-    Args:
-        model: gives logits (B, 6) for float32 images (B, 1, 64, 64) of 0–1.
-        faces: validation gives the temperature, 512 training faces the ranges of activations in 8 bits.
-        path: ends in ``.onnx``.
-
-    Returns:
-        The temperature.
+    Both take any number of `images`, float32 (B, 1, 64, 64) of 0–1, and give `logits`, (B, 6). They note the
+    temperature by which these are to be divided, which is also returned: it is that of the validation faces;
+    512 training faces give the ranges of activations in 8 bits. What is exact in half precision, as the
+    weights of published networks are, is stored so. The path ends in ``.onnx``.
     """
     validation, training = faces.split("validation"), faces.split("train")
     temperature = fit_temperature(validation.labels, predict(model, validation))

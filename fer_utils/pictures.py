@@ -19,17 +19,11 @@ VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wm
 
 
 def read_picture(picture: Any) -> np.ndarray:
-    """Read a picture of any kind.
+    """Read a path, the bytes of a file, a Pillow image, or an array, uint8 (H, W) grey or (H, W, 3) RGB.
 
-    Args:
-        picture: a path; the bytes of a file; a Pillow image; or an array, uint8 (H, W) grey or (H, W, 3) RGB.
-
-    Returns:
-        uint8 (H, W, 3), RGB, turned as its EXIF orientation says (a damaged EXIF block is ignored), 16 bits
-        scaled to 8, transparency on white, the first frame of several.
-
-    Raises:
-        DataError: it is missing, no picture, damaged, or larger than 100 megapixels.
+    Gives uint8 (H, W, 3), RGB, turned as the EXIF orientation says (a damaged EXIF block is ignored), 16 bits
+    scaled to 8, transparency on white, the first frame of several. A DataError is raised where the picture is
+    missing, none, damaged, or larger than 100 megapixels.
     """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):

@@ -21,21 +21,13 @@ FILLED = 0.8  # of a picture's longer side: a face this high fills the picture, 
 
 @dataclass(frozen=True)
 class Face:
-    """A face and its expression.
+    """A face and its expression."""
 
-    Attributes:
-        source: the file, or the place in the list of pictures.
-        box: left, top, right, bottom in pixels of the upright picture.
-        confidence: of the detector that this is a face, 0–1; none where a small crop was taken as it is.
-        probabilities: float32 (6,), of `CLASSES`, calibrated on FER2013; they sum to 1.
-        crop: uint8 (64, 64), grey: what the network saw.
-    """
-
-    source: str
-    box: Box
-    confidence: float | None
-    probabilities: np.ndarray
-    crop: np.ndarray
+    source: str  # the file, or the place in the list of pictures
+    box: Box  # left, top, right, bottom in pixels of the upright picture
+    confidence: float | None  # of the detector that this is a face, 0–1; none of a crop taken as it is
+    probabilities: np.ndarray  # float32 (6,), of `CLASSES`, calibrated on FER2013; they sum to 1
+    crop: np.ndarray  # uint8 (64, 64), grey: what the network saw
 
     @property
     def emotion(self) -> str:
@@ -88,14 +80,7 @@ class Predictor:
             raise DataError(problem[:300], file=path, remedy="export it again") from None
 
     def probabilities(self, crops: np.ndarray) -> np.ndarray:
-        """Classify face crops.
-
-        Args:
-            crops: uint8 (N, 64, 64), grey.
-
-        Returns:
-            float32 (N, 6), calibrated; rows sum to 1.
-        """
+        """Classify grey face crops, uint8 (N, 64, 64): float32 (N, 6), calibrated; rows sum to 1."""
         logits = []
         for start in range(0, len(crops), 64):
             images = crops[start : start + 64, None].astype(np.float32) / 255
@@ -114,19 +99,12 @@ class Predictor:
         min_confidence: float = 0.9,
         min_face: float | None = None,
     ) -> Faces:
-        """Find and classify the faces of one picture.
+        """Find and classify the faces, maybe none, of a picture for `fer_utils.pictures.read_picture`.
 
-        Args:
-            picture: for `fer_utils.pictures.read_picture`.
-            source: name of it in the result.
-            cropped: whether the picture is a face crop, framed from forehead to chin, to be taken as it is;
-                by default it is if it has 20 to 96 pixels a side or a face fills it.
-            largest: of several faces, the largest only.
-            min_confidence: least confidence of the detector, 0–1.
-            min_face: least height of a face in pixels, see `Detector.detect`.
-
-        Returns:
-            One `Face` a face; none where there is no face.
+        The result names it `source`. A face crop, framed from forehead to chin, is taken as it is where
+        `cropped` says so; by default where it has 20 to 96 pixels a side or a face fills it. `largest` keeps
+        of several faces the largest only, `min_confidence` (0–1) those of which the detector is so sure;
+        `min_face` is their least height in pixels, see `Detector.detect`.
         """
         pixels = read_picture(picture)
         height, width = pixels.shape[:2]
@@ -146,16 +124,11 @@ class Predictor:
 
 
 def predict(pictures: Any, network: str = "facenet", **options: Any) -> Faces:
-    """Find and classify the faces of pictures.
+    """Find and classify the faces of one picture or an iterable of them.
 
-    Args:
-        pictures: one picture or an iterable of them: paths, bytes of files, Pillow images, or uint8 arrays
-            (H, W) grey or (H, W, 3) RGB.
-        network: see `Predictor`.
-        **options: see `Predictor.predict`.
-
-    Raises:
-        DataError: a picture cannot be read. `Predictor.predict` answers one by one.
+    Pictures are paths, bytes of files, Pillow images, or uint8 arrays, (H, W) grey or (H, W, 3) RGB. For the
+    network see `Predictor`, for the options `Predictor.predict`, which answers one by one. A DataError is
+    raised where a picture cannot be read.
     """
     one = isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray)
     several: Iterable[Any] = [pictures] if one else pictures
@@ -170,15 +143,7 @@ _predictor = lru_cache(Predictor)
 
 
 def crop_face(grey: np.ndarray, box: Box) -> np.ndarray:
-    """Cut a face out as FER2013 frames it: the square about the box, scaled with antialiasing.
-
-    Args:
-        grey: uint8 (H, W).
-        box: left, top, right, bottom; may reach beyond the picture, whose edge is repeated there.
-
-    Returns:
-        uint8 (64, 64).
-    """
+    """Cut the square about a box out of uint8 (H, W), and scale it with antialiasing: uint8 (64, 64)."""
     square = Image.fromarray(crop_square(grey, box).astype(np.float32))
     scaled = square.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     return np.asarray(scaled).round().clip(0, 255).astype(np.uint8)

@@ -380,10 +380,8 @@ def check_same_run(folder: Path, about: Mapping[str, Any]) -> None:
     """Raise DataError where the run that began in a folder notes other settings in `run.json`."""
     path = folder / "run.json"
     then = json.loads(path.read_text(encoding="utf-8")) if path.exists() else about
-    usual = dataclasses.asdict(Recipe())  # for settings that there were not yet when the run began
-    runs = {"processes": 1} | then, json.loads(json.dumps(about))
-    then, now = ({**usual, **run, **run["recipe"]} for run in runs)
-    now.setdefault("processes", then["processes"])
+    then, now = ({**run, **run["recipe"]} for run in (then, json.loads(json.dumps(about))))
+    now.setdefault("processes", then.get("processes"))  # which is known once there is a trainer
     different = {k for k in then.keys() | now.keys() if then.get(k) != now.get(k)} - {"revision", "recipe"}
     if different:
         problem = f"the run began with other settings ({', '.join(sorted(different))} changed)"

@@ -29,32 +29,21 @@ CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of a video.
+    """A frame of a video."""
 
-    Attributes:
-        number: from 0, of all frames of the video.
-        seconds: from the first frame, by the video's own time stamps; never less than a frame before.
-        pixels: uint8 (H, W, 3), RGB, upright, with square pixels.
-    """
-
-    number: int
-    seconds: float
-    pixels: np.ndarray
+    number: int  # from 0, of all frames of the video
+    seconds: float  # from the first frame, by the video's own time stamps; never less than a frame before
+    pixels: np.ndarray  # uint8 (H, W, 3), RGB, upright, with square pixels
 
 
 Answer = tuple[Frame, list[tuple[int, Face]]]
 
 
 def read_video(source: Path | str | int, every: int = 1) -> Iterator[Frame]:
-    """Decode a video frame by frame.
+    """Decode a video: of a file, or of a camera by its number, from 0 (on Linux and macOS).
 
-    Args:
-        source: a file, or the number of a camera, from 0 (on Linux and macOS).
-        every: so many frames on, the next one is given.
-
-    Raises:
-        DataError: the package av is missing; there is no such file or camera; or it is no video. A damaged
-            video gives its frames up to the damage first.
+    Of `every` so many frames, it gives the first. A DataError is raised where the package av is missing,
+    there is no such file or camera, or it is no video; a damaged one gives its frames up to the damage first.
     """
     try:
         import av
@@ -152,9 +141,7 @@ class Tracker:
     A face continues the track that it overlaps most, where that was or would be now at its speed, and starts
     a new one where it overlaps none. A face may be hidden for a second. Probabilities are an exponential
     average over time: with a time constant τ, a frame Δt after the last one counts 1 − exp(−Δt / τ).
-
-    Args:
-        smoothing: time constant τ in seconds; 0 for none.
+    `smoothing` is τ in seconds; 0 for none.
     """
 
     def __init__(self, smoothing: float = SMOOTHING) -> None:
@@ -162,14 +149,9 @@ class Tracker:
         self._tracks: list[_Track] = []
 
     def update(self, faces: Iterable[Face], seconds: float) -> list[tuple[int, Face]]:
-        """Take the faces of a frame.
+        """Take the faces that `Predictor.predict` gave of a frame, which is not before the last one.
 
-        Args:
-            faces: as `Predictor.predict` gives them.
-            seconds: time of the frame; not before the last one.
-
-        Returns:
-            Number of the track, from 0, and the face with smoothed probabilities, in the order given.
+        Gives, in their order, the number of the track, from 0, and the face with smoothed probabilities.
         """
         # What was seen in the frame before is known, however long ago that was.
         self._tracks = [t for t in self._tracks if t.seconds >= self._last or seconds - t.seconds <= PATIENCE]
@@ -201,18 +183,9 @@ def predict_video(
 ) -> Iterator[Answer]:
     """Classify the faces of a video over time.
 
-    Args:
-        source: for `read_video`.
-        predictor: a network and a detector.
-        every: look at every so many frames only.
-        smoothing: for `Tracker`.
-        **options: for `Predictor.predict`.
-
-    Returns:
-        Each frame looked at, with its faces: number of the track, and the face with smoothed probabilities.
-
-    Raises:
-        DataError: see `read_video`; in a damaged video after the frames up to the damage.
+    Gives each frame looked at, with its faces: number of the track, and the face with smoothed probabilities.
+    `source`, `every` and errors are those of `read_video`; `smoothing` is for `Tracker`, the options are for
+    `Predictor.predict`.
     """
     tracker = Tracker(smoothing)
     for frame in read_video(source, every):
@@ -224,14 +197,8 @@ def annotate_video(answers: Iterable[Answer], path: Path | str) -> Iterator[Answ
     """Write a video with boxes and bars while passing on what `predict_video` gives.
 
     The frames keep their times; there is no sound. What came before an error, or before the reader of the
-    answers stopped, is written; without a frame, no file is.
-
-    Args:
-        answers: from `predict_video`.
-        path: of an MP4 file, which is replaced at the end.
-
-    Raises:
-        DataError: `path` does not end in .mp4.
+    answers stopped, is written; without a frame, no file is. An older file is replaced at the end. A
+    DataError says that `path` does not end in .mp4.
     """
     import av
 

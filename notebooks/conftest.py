@@ -6,8 +6,6 @@ writes anew when anything it follows from has changed. All else is nbval's own: 
 tags, the comparison, the report. `pytest --nbval-lax notebooks` still runs them.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections import deque
 from pathlib import Path

@@ -1,11 +1,10 @@
 """What is frozen does not change: FaceNet's frozen part computed once, and only the part above it trained."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ class TrainedPart(nn.Sequential):
 
     frozen: tuple[nn.Module, ...] = ()  # some can be here: parts of a block that is not frozen as a whole
 
-    def train(self, mode: bool = True) -> TrainedPart:
+    def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; frozen layers stay in evaluation mode."""
         super().train(mode)
         for module in self.frozen:
@@ -74,12 +73,8 @@ def compute(
 ) -> Features:
     """Compute what a FaceNet's frozen blocks give for some faces, where the network is; or read it again.
 
-    Args:
-        net: with its final frozen weights.
-        faces: the images.
-        folder: of the arrays (float16), each under the checksum of all that it follows from.
-        views: of each face; the first is the image itself, the others are drawn by `augment`.
-        augment: for the other views.
+    The network has its final frozen weights. Of the views of each face, the first is the image itself, and
+    `augment` draws the others. The folder keeps arrays, float16, by the checksum of all they follow from.
     """
     (frozen, _), arrays = split(net), []
     about = hashlib.sha256(faces.images.tobytes())

@@ -1,7 +1,5 @@
 """Runs that the chapters share: trained by the first that needs one, loaded by the others."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from contextlib import nullcontext, suppress

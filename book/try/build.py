@@ -4,8 +4,6 @@ The page opens from `file://` too, where scripts are all that a browser loads. S
 onnxruntime-web become scripts that hold them compressed, as base64.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib

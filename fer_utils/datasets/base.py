@@ -83,26 +83,19 @@ class StoredImages:
 class FaceSource:
     """The faces of one data set, as its reader made them out.
 
-    Attributes:
-        name: short name, e.g. ``"fer2013"``.
-        layout: which on-disk layout it is, in words.
-        table: one row an image: `emotion` (out of `EMOTIONS`), `subject` and `split` (strings, missing where
-            the data set names none), `origin` (path below the data root, ``:line`` for rows of a file).
-        images: the grey images, in the order of `table`.
-        cropped: true where the images are face crops already; false where a face must be detected.
-        files: all files that were read, for checksums.
-        notes: what the reader should know, e.g. how many sequences had no label.
-        own_splits: false where splits or images are not those that the data set's owners published, so that
-            scores must not be compared with others'; `notes` say what differs.
+    The table has one row an image: `emotion` (out of `EMOTIONS`), `subject` and `split` (strings, missing
+    where the data set names none), `origin` (path below the data root, ``:line`` for rows of a file).
     """
 
-    name: str
-    layout: str
+    name: str  # a short one, e.g. ``"fer2013"``
+    layout: str  # which on-disk layout it is, in words
     table: pd.DataFrame
-    images: np.ndarray | ImageFiles | StoredImages
-    cropped: bool
-    files: tuple[Path, ...]
-    notes: tuple[str, ...] = ()
+    images: np.ndarray | ImageFiles | StoredImages  # grey, in the order of `table`
+    cropped: bool  # the images are face crops already; otherwise a face must be detected
+    files: tuple[Path, ...]  # all that were read, for checksums
+    notes: tuple[str, ...] = ()  # what users should know, e.g. how many sequences had no label
+    # False where splits or images are not those that the data set's owners published, so that scores must not
+    # be compared with others'; `notes` say what differs.
     own_splits: bool = True
 
     def __len__(self) -> int:

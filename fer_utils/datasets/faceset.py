@@ -27,21 +27,13 @@ REMEDY = "merge again with `fer merge`"
 
 @dataclass(frozen=True, eq=False)
 class FaceSet:
-    """Merged faces, or a view of some of them. Make one with `FaceSet.open`.
+    """Merged faces, or a view of some of them. Make one with `FaceSet.open`."""
 
-    Attributes:
-        path: the folder, with ``images.npy``, ``index.parquet`` and ``manifest.json``.
-        stored: uint8 (M, 64, 64), grey, 0–255: all images, memory-mapped.
-        table: the index of all images.
-        manifest: sources, what was dropped and why, checksums.
-        rows: int (N,), this view's rows of `stored` and `table`.
-    """
-
-    path: Path
-    stored: np.ndarray
-    table: pd.DataFrame
-    manifest: dict[str, Any]
-    rows: np.ndarray
+    path: Path  # the folder, with ``images.npy``, ``index.parquet`` and ``manifest.json``
+    stored: np.ndarray  # uint8 (M, 64, 64), grey, 0–255: all images, memory-mapped
+    table: pd.DataFrame  # the index of all images
+    manifest: dict[str, Any]  # sources, what was dropped and why, checksums
+    rows: np.ndarray  # int (N,), this view's rows of `stored` and `table`
 
     @classmethod
     def open(cls, path: Path | str) -> Self:

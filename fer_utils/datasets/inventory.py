@@ -16,11 +16,7 @@ SHOW_AT_MOST = 5  # damaged images of a data set
 
 
 def inventory(root: Path | str) -> tuple[str, bool]:
-    """Read every data set below the root, and open its images; damage does not stop that.
-
-    Returns:
-        The report as plain text, and whether anything is damaged.
-    """
+    """Report, in plain text, on every data set below the root, and say whether anything is damaged."""
     root, counts, notes, damaged, missing = Path(root), {}, [], [], []
     files, read, fer2013 = files_below(root), set(), None
     damaged += [str(error) for error in files.unreadable]

@@ -33,16 +33,10 @@ def merge(
 ) -> FaceSet:
     """Merge data sets to one set of square grey faces with six classes; same input, same bytes.
 
-    Args:
-        sources: what the readers gave; the order is kept.
-        out: folder of the merged set. An older merged set there is replaced once the new one is whole.
-        disgust: leave disgust out, or fold it into angry. Contempt is always left out.
-        seed: of the split by subject, for sources without official splits.
-        detector: for sources that are not cropped.
-        progress: show progress bars.
-
-    Raises:
-        DataError: no image is left, too few subjects, a damaged image, or `out` holds something else.
+    The order of the sources is kept. An older merged set in the folder `out` is replaced once the new one is
+    whole. Disgust is left out, or folded into angry; contempt is always left out. The seed is of the split by
+    subject, for sources without official splits; the detector is for those that are not cropped. A DataError
+    says that no image is left, subjects are too few, an image is damaged, or `out` holds something else.
     """
     out = Path(out)
     if detector is None and not all(source.cropped for source in sources):

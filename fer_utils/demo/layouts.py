@@ -6,8 +6,6 @@ A share of the faces is ambiguous, so that no network can be right about all of 
 on each face of FER2013, as in FER+, and are of several minds about those.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -12,7 +12,5 @@ MODELS: dict[str, type[nn.Module]] = {"emonet": EmoNet, "easynet": EasyNet, "fac
 
 
 def build(name: str, **options: Any) -> nn.Module:
-    """Make a network by name, with its options; `model.options` holds what is needed to make it again."""
-    if name not in MODELS:
-        raise ValueError(f"no network is called {name!r}; there are {', '.join(MODELS)}")
+    """Make a network of `MODELS`, with its options; `model.options` holds what is needed to make it again."""
     return MODELS[name](**options)

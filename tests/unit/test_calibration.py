@@ -24,7 +24,7 @@ def test_temperature_recovers_a_known_scaling(sharper, seed):
     labels, probabilities = drawn(seed, 6000, 1 / sharper)
     temperature = calibration.fit_temperature(labels, probabilities)
     assert temperature == pytest.approx(sharper, rel=0.1)
-    better = calibration.apply_temperature(probabilities, temperature)
+    better = calibration.apply_bias(probabilities, 1 / temperature, np.zeros(1))
     assert log_loss(labels, better) <= log_loss(labels, probabilities) + 1e-9
 
 

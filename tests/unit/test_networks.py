@@ -94,10 +94,3 @@ def test_options_make_the_same_network_again(name, options):
     again.load_state_dict(model.state_dict())
     images = torch.rand(2, 1, 64, 64)
     assert torch.equal(model(images), again(images)) and again.options == model.options
-
-
-def test_unknown_networks_and_options_are_named():
-    with pytest.raises(ValueError, match=r"'bignet'.*easynet"):
-        build("bignet")
-    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
-        build("easynet", colour="red")

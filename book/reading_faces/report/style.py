@@ -1,7 +1,5 @@
 """Look of the book's figures and numbers: the seaborn theme, colours, glued values, figures with captions."""
 
-from __future__ import annotations
-
 from ast import literal_eval
 from collections.abc import Mapping
 from io import BytesIO
@@ -57,13 +55,7 @@ def caption(figure: Figure, name: str) -> None:
 
 
 def glue_number(name: str, value: Any, spec: str = "") -> None:
-    """Store a value for the prose, where ``{glue:text}`name` `` prints it, and print it in the notebook.
-
-    Args:
-        name: the key, unique in the book.
-        value: a number or a text.
-        spec: how Python formats it, e.g. ``".1%"`` or ``","``.
-    """
+    """Print a value, formatted by `spec`, and store it, by a name of its own, for ``{glue:text}`name` ``."""
     text = format(value, spec)
     print(f"{name}: {text}")
     _glue(name, _Plain(text), shown=False)
@@ -100,13 +92,9 @@ def dots(
 ) -> None:
     """Draw one row of the table a line: its value as a point, `low` to `high` as a bar, the first on top.
 
-    Args:
-        axes: to draw on; the x-axis shows shares as per cent.
-        table: columns `label`, `value`, and `low` and `high`, missing where there is no interval.
-        label: column of the names at the left; rows of the same name share a line, one below the other.
-        value: column of the points.
-        hue: column that `palette` gives colours to.
-        palette: by value of `hue`; without it all are drawn in the first colour.
+    `label` and `value` are columns of the table; its `low` and `high` are missing where there is no interval.
+    Rows of the same label share a line, one below the other. The x-axis shows shares as per cent. `palette`
+    has a colour for each value of the column `hue`; without it all are drawn in the first colour.
     """
     names = list(dict.fromkeys(table[label]))
     for name, group in table.groupby(label, sort=False):

@@ -1,7 +1,5 @@
 """List the experiments: `make study`, or `python -m reading_faces.study`."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

@@ -7,8 +7,6 @@ Votes are int64 (N, 10), in the order of `fer_utils.datasets.ferplus.VOTES`, at 
 words beside the six classes are kept: without them, people would look more certain than they were.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Audit of group differences: is a network right less often about some people than about others?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,20 +20,14 @@ def group_differences(
 ) -> pd.DataFrame:
     """Accuracy and recall of each class by group, with Wilson's 95% intervals and permutation tests.
 
-    Args:
-        groups: (N,), the group of each image.
-        labels: int (N,), 0–5 in the order of `CLASSES`.
-        predicted: int (N,), the network's answers, 0–5.
-        people: (N,), who each image shows. Then whole people are shuffled over the groups, which supposes
-            about as many images of each; the intervals still take images as independent.
+    Takes, (N,) each, the group of every image, its label and the network's answer, int, 0–5 in the order of
+    `CLASSES`, and maybe who it shows: then whole people are shuffled over the groups, which supposes about
+    as many images of each; the intervals still take images as independent.
 
-    Returns:
-        One row a measure (`accuracy`, `recall …`) and group that has images of it: `images`; `share` of right
-        answers with `low` and `high`; `gap`, the largest share minus the smallest; its `p`; and `p_holm`, for
-        the recalls corrected for testing six classes (Holm 1979). No p where only one group has images.
-
-    Raises:
-        DataError: there are no two groups, a group or a person is missing, or a person is in two groups.
+    Gives one row a measure (`accuracy`, `recall …`) and group that has images of it: `images`; `share` of
+    right answers with `low` and `high`; `gap`, the largest share minus the smallest; its `p`; and `p_holm`,
+    for the recalls corrected for testing six classes (Holm 1979). No p where only one group has images. A
+    DataError says that there are no two groups, one or a person is missing, or a person is in two.
     """
     table = pd.DataFrame({"group": np.asarray(groups), "label": np.asarray(labels)})
     table["right"] = table["label"] == np.asarray(predicted)

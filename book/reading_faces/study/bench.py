@@ -5,8 +5,6 @@ listed as missing. Tools take turns. The processor seconds of a run say more tha
 programs use the machine, too.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

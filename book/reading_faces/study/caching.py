@@ -4,8 +4,6 @@ Trains with and without the cache, by the same recipe; timing the frozen and the
 bounds what can be gained. Writes `benchmarks/caching.json`; on an idle machine.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import dataclasses

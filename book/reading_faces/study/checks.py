@@ -4,8 +4,6 @@
 and writes `checks/emonet-checks.json`. The test split stays closed, but for its counts of classes.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import itertools

@@ -3,8 +3,6 @@
 `python -m reading_faces.study.claims` writes `comparisons/claims.json`.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,14 +171,10 @@ CLAIMS = (
 
 
 def judge(folder: Path) -> list[dict[str, Any]]:
-    """Judge every claim by the reports below a folder of results.
+    """Judge every claim by the reports below a folder of results; raise DataError where one is no report.
 
-    Returns:
-        One row a claim: `claim`, `compared`, `margin`, `evidence`; `verdict`, which is held, not held or not
-        tested (no such report, or too few seeds); and `difference`, `low`, `high` and `more` (numbers).
-
-    Raises:
-        DataError: a report is there, but is no report.
+    Gives one row a claim: `claim`, `compared`, `margin`, `evidence`; `verdict`, which is held, not held or
+    not tested (no such report, or too few seeds); and `difference`, `low`, `high` and `more` (numbers).
     """
     rows = []
     for claim in CLAIMS:

@@ -4,8 +4,6 @@
 `comparisons/networks.json`; with `--name votes` and other runs, `comparisons/votes.json`.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 from collections.abc import Mapping, Sequence
@@ -17,7 +15,7 @@ from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.evaluation import bootstrap_interval, metrics
 from fer_utils.experiment import Workspace, read_predictions, read_result, workspace
-from reading_faces.study.stats import mcnemar
+from reading_faces.study.stats import pair
 from reading_faces.study.store import write_report
 
 NETWORKS = ("easynet", "facenet")  # the one expected to be better comes second
@@ -26,19 +24,12 @@ GRID = [(k / 20, 1 - k / 20) for k in range(21)]  # weights of two networks
 
 
 class Answers(NamedTuple):
-    """What several runs predicted on the same images.
+    """What several runs predicted on the same images."""
 
-    Attributes:
-        labels: int (N,), 0–5.
-        fresh: bool (N,), false where an exact copy stands in an earlier split.
-        plain: float32 (R, N, 6), probabilities of each run.
-        flip: the same with the mirror image averaged; NaN where a run has not kept them.
-    """
-
-    labels: np.ndarray
-    fresh: np.ndarray
-    plain: np.ndarray
-    flip: np.ndarray
+    labels: np.ndarray  # int (N,), 0–5
+    fresh: np.ndarray  # bool (N,), false where an exact copy stands in an earlier split
+    plain: np.ndarray  # float32 (R, N, 6), probabilities of each run
+    flip: np.ndarray  # the same with the mirror image averaged; NaN where a run has not kept them
 
     def correct(self, variant: str = "plain") -> np.ndarray:
         """Bool (R, M), which images each run got right; ``"deduplicated"`` counts fresh images alone."""
@@ -74,33 +65,14 @@ def answers(space: Workspace, names: Sequence[str], split: str, source: str = "f
     return Answers(tables[0]["label"].to_numpy(), ~tables[0]["seen_copy"].to_numpy(bool), plain, flip)
 
 
-def pair(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    """Test two networks by which images they got right, bool (N,) each; `difference` is first − second."""
-    return {
-        "images": len(first),
-        "accuracy": [float(first.mean()), float(second.mean())],
-        **mcnemar(first, second),
-        "interval": list(bootstrap_interval(first.astype(int) - second)),
-    }
-
-
 def compare(
     space: Workspace, members: Mapping[str, Sequence[str]], source: str = "fer2013"
 ) -> dict[str, Any]:
-    """Compare the runs of two networks; what is chosen is chosen on validation.
+    """Compare two networks, each with the names of its runs, on the images of a source.
 
-    Args:
-        space: gives results and predictions.
-        members: by network, names of its runs.
-        source: whose images.
-
-    Returns:
-        `images` by variant; `runs` by name (accuracies on `validation` and, by variant, `test`); the `best`
-        by network; `means` by variant; `pairs`, the best of both and each common seed, the second network
-        first; `ensembles`.
-
-    Raises:
-        DataError: as `answers`.
+    What is chosen is chosen on validation. Gives `images` by variant; `runs` by name (accuracies on
+    `validation` and, by variant, `test`); the `best` by network; `means` by variant; `pairs`, the best of
+    both and each common seed, the second network first; `ensembles`. Raises DataError as `answers` does.
     """
     names = [run for own in members.values() for run in own]
     rows = {network: [names.index(run) for run in own] for network, own in members.items()}

@@ -5,8 +5,6 @@
 `predictions/crossfit/<network>-seed0-train.npz`. A stopped run goes on.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -4,8 +4,6 @@ EasyNet with 2, 3 and 4 convolutions, and MobileNetV1 from random weights, by Ea
 number of epochs, scored on validation. A finished run is kept, and one that was stopped goes on.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from typing import Any

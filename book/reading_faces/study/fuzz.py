@@ -6,8 +6,6 @@ may refuse a file by a DataError that names it and a remedy, or read it. Everyth
 exception, a crash, more than `SECONDS`, more memory than `MEMORY`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -6,8 +6,6 @@ trains as many of `CONFIGURATIONS`, in their order, as fit the ``--minutes``, ea
 next call goes on with what is missing. At home, ``collect FOLDER`` makes runs of them, for `fer evaluate`.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

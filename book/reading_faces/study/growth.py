@@ -5,8 +5,6 @@ small network is trained on them for a thousand steps. Merge and steps run in a 
 seconds are the processor's, memory is the most that was resident. Writes `benchmarks/growth.json`.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import re

@@ -4,8 +4,6 @@ The file that `main` writes holds numbers about a network and no pixel of a face
 grid of some ten by ten cells that says where a network looks on average.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any
@@ -148,13 +146,8 @@ OUTSIDE = ("a blank wall", "gradients", "noise", "clouds", "shapes", "shuffled f
 def corrupt(images: np.ndarray, name: str, severity: int) -> np.ndarray:
     """Corrupt images in the manner of Hendrycks & Dietterich (2019); each gets worse in one and the same way.
 
-    Args:
-        images: uint8 (N, 64, 64).
-        name: of `CORRUPTIONS`.
-        severity: 1 to 5; 0 gives the images as they are.
-
-    Returns:
-        uint8 (N, 64, 64), the same for the same arguments.
+    Takes uint8 (N, 64, 64), a name of `CORRUPTIONS`, and a severity of 1 to 5, or 0 for images as they are.
+    Gives uint8 (N, 64, 64), the same for the same arguments.
     """
     if severity == 0:
         return images
@@ -182,15 +175,10 @@ def corrupt(images: np.ndarray, name: str, severity: int) -> np.ndarray:
 
 
 def outside(kind: str, n: int, faces: np.ndarray) -> np.ndarray:
-    """Make images out of the distribution: none shows a face that could be read.
+    """Make n images out of the distribution, uint8 (n, 64, 64): none shows a face that could be read.
 
-    Args:
-        kind: of `OUTSIDE`; shuffled faces are cut into 64 squares, heavy blur is of 8 pixels.
-        n: how many.
-        faces: uint8 (M, 64, 64), used in turn for the last two kinds.
-
-    Returns:
-        uint8 (n, 64, 64), the same for the same arguments.
+    They are of a kind of `OUTSIDE`, the same for the same arguments. The last two kinds are made of faces,
+    uint8 (M, 64, 64), in turn: shuffled ones are cut into 64 squares, heavy blur is of 8 pixels.
     """
     rng, chosen = np.random.default_rng([0, OUTSIDE.index(kind)]), faces[np.arange(n) % len(faces)]
     match kind:
@@ -265,7 +253,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]
     report["accuracy"] = np.mean(probabilities[measure].argmax(1) == truth)
     report |= {name: {} for name in ("error", "luck", "log_loss", "confidence", "bins")}
     for when, factor in (("before", 1.0), ("after", temperature)):
-        scaled = calibration.apply_temperature(probabilities[measure], factor)
+        scaled = calibration.apply_bias(probabilities[measure], 1 / factor, np.zeros(1))
         confidence = scaled.max(1)
         place = np.minimum((confidence * 15).astype(int), 14)
         drawn = [np.bincount(place, rng.random(len(truth)) < confidence, 15) for _ in range(1000)]

@@ -6,8 +6,6 @@ too many is a fault. Faces are drawn. Processes are forked from one that has imp
 meet work and not imports; `make book`, with one chapter to run, follows one that has been made here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -3,16 +3,13 @@
 EasyNet is trained on all sources and on FER2013 alone, for as many steps, and tested on FER2013's images.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.evaluation import bootstrap_interval
 from fer_utils.experiment import Workspace, evaluate, read_predictions, recipe_for, workspace
 from reading_faces.runs import train_or_load
-from reading_faces.study.stats import mcnemar
+from reading_faces.study.stats import pair
 from reading_faces.study.store import write_report
 
 ALONE = "fer2013"
@@ -35,10 +32,7 @@ def merging(space: Workspace, seeds: tuple[int, ...] = (0, 1, 2), **settings: An
             table = read_predictions(space.results, name, "test").query(f"source == '{ALONE}'")
             predicted = table[[f"p_{c}" for c in CLASSES]].to_numpy().argmax(1)
             right[name] = predicted == table["label"].to_numpy()
-        pair = {"seed": seed, "runs": list(right), "images": len(table)}
-        pair |= {"accuracy": [float(side.mean()) for side in right.values()]} | mcnemar(*right.values())
-        everywhere, alone = right.values()
-        pairs.append(pair | {"interval": list(bootstrap_interval(everywhere.astype(int) - alone))})
+        pairs.append({"seed": seed, "runs": list(right)} | pair(*right.values()))
     steps = result.recipe["batches"] * result.recipe["epochs"]
     report = {"network": "easynet", "alone": ALONE, "sources": sources, "steps": steps, "pairs": pairs}
     return write_report(space.results / "comparisons" / "merging.json", {"profile": space.profile} | report)

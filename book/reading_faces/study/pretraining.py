@@ -4,8 +4,6 @@ Trains a FaceNet from each start in three ways, on equal terms, and scores it on
 `comparisons/pretraining.json` after each run, and goes on from what it holds.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import itertools

@@ -4,8 +4,6 @@ STORED is a results file, AGAIN a run of `fer train --like STORED`, which may no
 `checks/repeated.json`: both learning curves and those of STORED's other seeds, to compare with.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any

@@ -4,8 +4,6 @@ Drawn people go from neutral to the peak of an expression. The camera shakes and
 compressed, so that answers flicker; detector and network see what they would see of a real file.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from collections.abc import Iterator
@@ -40,33 +38,20 @@ MEASURES = ("peak", "changes", "delay")
 
 @dataclass(frozen=True)
 class Sequence:
-    """What a network says of a face over time.
+    """What a network says of a face over time."""
 
-    Attributes:
-        label: class at the peak, 0–5.
-        worse: how bad the clip is, 0–1.
-        seconds: float (T,).
-        way: float (T,), how far the expression has come, 0–1.
-        probabilities: float (T, 6), of each frame by itself.
-    """
-
-    label: int
-    worse: float
-    seconds: np.ndarray
-    way: np.ndarray
-    probabilities: np.ndarray
+    label: int  # class at the peak, 0–5
+    worse: float  # how bad the clip is, 0–1
+    seconds: np.ndarray  # float (T,)
+    way: np.ndarray  # float (T,), how far the expression has come, 0–1
+    probabilities: np.ndarray  # float (T, 6), of each frame by itself
 
 
 def draw_clip(emotion: str, worse: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Film a drawn person who goes from neutral to the peak of an emotion, 25 frames a second.
 
-    Args:
-        emotion: at the peak.
-        worse: 0 for little noise and a steady hand, 1 for bad light.
-        rng: of everything else.
-
-    Returns:
-        Frames, uint8 (T, H, W), grey; and how far the expression has come in each, float (T,), 0–1.
+    `worse` is 0 for little noise and a steady hand, 1 for bad light; `rng` draws the rest. Gives grey frames,
+    uint8 (T, H, W), and how far the expression has come in each, float (T,), 0–1.
     """
     who, peak = Identity.draw(rng), PROTOTYPES[emotion][0].varied(rng, 0.15)
     view = View(
@@ -142,13 +127,10 @@ def ckplus(root: Path, predictor: Predictor) -> Iterator[Sequence]:
 
 
 def smooth(sequence: Sequence, constant: float, kind: str = "probabilities") -> np.ndarray:
-    """Average over time, looking back only: float (T, 6).
+    """Average over time, looking back only, with a constant τ in seconds (0 for no smoothing): float (T, 6).
 
-    Args:
-        sequence: of one face.
-        constant: τ in seconds; 0 for no smoothing.
-        kind: exponential average of ``"probabilities"``, as `fer_utils.video.Tracker` does, or of their
-            ``"logarithms"``; or the mean of a ``"window"`` that reaches 2τ back, which is as late.
+    It is an exponential average of ``"probabilities"``, as `fer_utils.video.Tracker` does, or of their
+    ``"logarithms"``; or the mean of a ``"window"`` that reaches 2τ back, which is as late.
     """
     values = sequence.probabilities.astype(float)
     if not constant:

@@ -1,7 +1,5 @@
 """How fast is it? `python -m reading_faces.study.speed WHAT` writes `benchmarks/WHAT.json`."""
 
-from __future__ import annotations
-
 import argparse
 import itertools
 from collections.abc import Callable

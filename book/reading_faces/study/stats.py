@@ -1,14 +1,12 @@
 """Intervals of what is known from a few seeds: sampling noise of the images and of the start together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from fer_utils.evaluation import wilson_interval
+from fer_utils.evaluation import bootstrap_interval, wilson_interval
 
 Z = float(stats.norm.ppf(0.975))  # half of a 95 % interval, in standard errors that are known well
 Scores = Sequence[Mapping[str, Any]]  # one a seed, with at least `accuracy` (0–1) and `images`
@@ -30,9 +28,8 @@ def variance_of_mean(values: np.ndarray) -> float:
 def quantile(of_images: float, *seeds: np.ndarray) -> float:
     """How many standard errors make half of a 95 % interval: Student's t, by Welch and Satterthwaite.
 
-    Args:
-        of_images: the variance that the images leave, which is known well.
-        seeds: values of the seeds on each side; their s² / k has k − 1 degrees of freedom, a single one none.
+    The variance that the images leave is known well. That of each side's seeds, s² / k, has k − 1 degrees of
+    freedom; a single value has none.
     """
     known = [(variance_of_mean(values), len(values) - 1) for values in seeds if len(values) > 1]
     doubt = sum(variance**2 / freedom for variance, freedom in known)
@@ -44,9 +41,8 @@ def quantile(of_images: float, *seeds: np.ndarray) -> float:
 def mean_score(scores: Scores) -> dict[str, float]:
     """Average accuracy over seeds, with an interval for images and seeds together.
 
-    Returns:
-        `accuracy`, `low`, `high` (Wilson's interval of the mean, widened in quadrature by the seeds' standard
-        error and by `quantile`), `std` over seeds (NaN for one), `seeds` and `images`.
+    Gives `accuracy`, `low`, `high` (Wilson's interval of the mean, widened in quadrature by the seeds'
+    standard error and by `quantile`), `std` over seeds (NaN for one), `seeds` and `images`.
     """
     values = np.array([s["accuracy"] for s in scores], float)
     mean, n = float(values.mean()), int(min(s["images"] for s in scores))
@@ -95,3 +91,13 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
     only_a, only_b = int(np.sum(correct_a & ~correct_b)), int(np.sum(~correct_a & correct_b))
     p = float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     return {"only_a": only_a, "only_b": only_b, "difference": (only_a - only_b) / len(correct_a), "p": p}
+
+
+def pair(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """Test two networks by which images they got right, bool (N,) each; `difference` is first − second."""
+    return {
+        "images": len(first),
+        "accuracy": [float(first.mean()), float(second.mean())],
+        **mcnemar(first, second),
+        "interval": list(bootstrap_interval(first.astype(int) - second)),
+    }

@@ -1,7 +1,5 @@
 """Reports of the study: plain values in a JSON file below the folder of results, stamped by who made them."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +13,9 @@ from fer_utils.files import write_json
 
 
 def write_report(path: Path, report: dict[str, Any]) -> dict[str, Any]:
-    """Write a report, whole or not at all, with date, revision and processor before its own values.
+    """Write a report of plain values to a JSON file, after date, revision and processor, and return all that.
 
-    Args:
-        path: ends in ``.json``; its folder is made.
-        report: plain values; tuples become lists.
-
-    Returns:
-        What is in the file.
+    It is written whole or not at all; its folder is made, and tuples become lists.
     """
     from fer_utils.experiment import processor, revision  # which imports Lightning: not to read a report
 
@@ -42,8 +35,7 @@ def share(hits: np.ndarray) -> dict[str, Any]:
 def read_report(path: Path) -> dict[str, Any]:
     """Read what `write_report` wrote, now or in an earlier form.
 
-    Raises:
-        DataError: the file is missing, or is not a JSON object with the date and revision that made it.
+    A DataError says that it is missing, or no JSON object with the date and revision that made it.
     """
     remedy = "`make study` lists the command that writes it"
     try:

@@ -11,10 +11,7 @@ the command is given again, several processes share a search, and the draw of on
 Several machines share one in a PostgreSQL database: `--storage postgresql+psycopg://user@machine/database`.
 """
 
-from __future__ import annotations
-
 import argparse
-import dataclasses
 import json
 import tempfile
 import time
@@ -35,10 +32,10 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from fer_utils.experiment import Workspace, recipe_for, workspace
+from fer_utils.experiment import Workspace, changed, recipe_for, workspace
 from fer_utils.files import sha256
 from fer_utils.models import build
-from fer_utils.training import Recipe, default_precision, fit
+from fer_utils.training import default_precision, fit
 from fer_utils.weights import load_pretrained
 from reading_faces import features
 from reading_faces.study.store import write_report
@@ -100,10 +97,8 @@ class Bench:
     def __call__(self, settings: Settings, seed: int = 0) -> float:
         """Train settings of `suggest`; returns the accuracy on validation, 0 to 1, of the best epoch."""
         options, recipe = recipe_for("facenet", self.space.profile)
-        fields = {field.name for field in dataclasses.fields(Recipe)}
         changes = settings | {name: value for name, value in self.budget.items() if name != "trials"}
-        recipe = dataclasses.replace(recipe, seed=seed, **{k: v for k, v in changes.items() if k in fields})
-        options = options | {k: v for k, v in changes.items() if k not in fields}
+        options, recipe = changed("facenet", options, recipe, changes | {"seed": seed})
         if self.trunk is None:  # of seed 0, whatever a search that goes on trains first
             L.seed_everything(0, verbose=False)
             load_pretrained(net := build("facenet", **options), self.faces[0].images)
@@ -137,11 +132,8 @@ def search(
 ) -> list[FrozenTrial]:
     """Have every draw trained once, by this process or another, and return their trials in order.
 
-    Args:
-        url: of the database, SQLite's or PostgreSQL's, as SQLAlchemy takes it.
-        name: of the search in it.
-        drawn: as `draws` gives them.
-        objective: trains what a trial suggests.
+    The URL is of a database, SQLite's or PostgreSQL's, as SQLAlchemy takes it, and the name of the search in
+    it. The draws are those of `draws`, and the objective trains what a trial suggests.
     """
 
     def trials(*states: TrialState) -> dict[int, FrozenTrial]:
