@@ -21,13 +21,21 @@ FILLED = 0.8  # of a picture's longer side: a face this high fills the picture, 
 
 @dataclass(frozen=True)
 class Face:
-    """A face and its expression."""
+    """A face and its expression.
 
-    source: str  # the file, or the place in the list of pictures
-    box: Box  # left, top, right, bottom in pixels of the upright picture
-    confidence: float | None  # of the detector that this is a face, 0–1; none of a crop taken as it is
-    probabilities: np.ndarray  # float32 (6,), of `CLASSES`, calibrated on FER2013; they sum to 1
-    crop: np.ndarray  # uint8 (64, 64), grey: what the network saw
+    Attributes:
+        source: the file, or the place in the list of pictures.
+        box: left, top, right, bottom in pixels of the upright picture.
+        confidence: of the detector that this is a face, 0–1; none where a small crop was taken as it is.
+        probabilities: float32 (6,), of `CLASSES`, calibrated on FER2013; they sum to 1.
+        crop: uint8 (64, 64), grey: what the network saw.
+    """
+
+    source: str
+    box: Box
+    confidence: float | None
+    probabilities: np.ndarray
+    crop: np.ndarray
 
     @property
     def emotion(self) -> str:
@@ -99,12 +107,19 @@ class Predictor:
         min_confidence: float = 0.9,
         min_face: float | None = None,
     ) -> Faces:
-        """Find and classify the faces, maybe none, of a picture for `fer_utils.pictures.read_picture`.
+        """Find and classify the faces of one picture.
 
-        The result names it `source`. A face crop, framed from forehead to chin, is taken as it is where
-        `cropped` says so; by default where it has 20 to 96 pixels a side or a face fills it. `largest` keeps
-        of several faces the largest only, `min_confidence` (0–1) those of which the detector is so sure;
-        `min_face` is their least height in pixels, see `Detector.detect`.
+        Args:
+            picture: for `fer_utils.pictures.read_picture`.
+            source: name of it in the result.
+            cropped: whether the picture is a face crop, framed from forehead to chin, to be taken as it is;
+                by default it is if it has 20 to 96 pixels a side or a face fills it.
+            largest: of several faces, the largest only.
+            min_confidence: least confidence of the detector, 0–1.
+            min_face: least height of a face in pixels, see `Detector.detect`.
+
+        Returns:
+            One `Face` a face; none where there is no face.
         """
         pixels = read_picture(picture)
         height, width = pixels.shape[:2]
@@ -124,11 +139,16 @@ class Predictor:
 
 
 def predict(pictures: Any, network: str = "facenet", **options: Any) -> Faces:
-    """Find and classify the faces of one picture or an iterable of them.
+    """Find and classify the faces of pictures.
 
-    Pictures are paths, bytes of files, Pillow images, or uint8 arrays, (H, W) grey or (H, W, 3) RGB. For the
-    network see `Predictor`, for the options `Predictor.predict`, which answers one by one. A DataError is
-    raised where a picture cannot be read.
+    Args:
+        pictures: one picture or an iterable of them: paths, bytes of files, Pillow images, or uint8 arrays
+            (H, W) grey or (H, W, 3) RGB.
+        network: see `Predictor`.
+        **options: see `Predictor.predict`.
+
+    Raises:
+        DataError: a picture cannot be read. `Predictor.predict` answers one by one.
     """
     one = isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray)
     several: Iterable[Any] = [pictures] if one else pictures
