@@ -19,7 +19,7 @@ EXPERIMENTS = {
     "smoothing": ("video/smoothing.json", "ten minutes, on drawn faces"),
     "gpu": ("runs, for `fer evaluate`", "a quarter of an hour of a data-centre GPU"),
     "audit": ("nothing: tests groups that you bring", "seconds"),
-    "bench": ("benchmarks/prediction.json", "half an hour, and ten minutes to install the others"),
+    "bench": ("benchmarks/photos.json, crops.json", "half an hour, and ten minutes to install the others"),
     "repeat": ("checks/repeated.json", "seconds, after hours of training"),
     "exported": ("checks/exported.json", "minutes"),
     "fuzz": ("reliability/fuzz.json", "an hour, on drawn faces"),

@@ -1,8 +1,9 @@
-"""Prediction beside other packages: time, memory, accuracy. `make bench` writes `benchmarks/prediction.json`.
+"""Prediction beside other packages: time, memory, accuracy. `make bench`, or its `photos` or `crops`.
 
-Peers are installed below build/peers, each into an environment of its own (8 GB for `fer`); what cannot be is
-listed as missing. Tools take turns. The processor seconds of a run say more than its wall clock where other
-programs use the machine, too.
+Commands on photos make `benchmarks/photos.json`, networks on face crops `benchmarks/crops.json`. Peers are
+installed below build/peers, each into an environment of its own (8 GB for `fer`); what cannot be is listed as
+missing. Tools take turns. The processor seconds of a run say more than its wall clock where other programs
+use the machine, too.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from PIL import Image
 from fer_utils.demo.layouts import demo_faces
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.experiment import project_root, workspace
+from fer_utils.experiment import Workspace, project_root, workspace
 from fer_utils.prediction import Predictor
 from reading_faces.study.store import write_report
 
@@ -254,6 +255,26 @@ def classifiers(commands: dict[str, list[Any]], folder: Path, crops: np.ndarray)
     }
 
 
+def scored(
+    space: Workspace, commands: dict[str, list[Any]], folder: Path, missing: dict[str, str]
+) -> dict[str, Any]:
+    """Time the networks, and score them where there are real faces; `missing` says if there are none."""
+    try:
+        faces = space.faces()
+        known, test = (faces.split(split, "fer2013") for split in ("validation", "test"))
+    except DataError as error:
+        missing["accuracy"] = str(error)
+        networks = classifiers(commands, folder, demo_faces(CLASSES * 11, size=64))
+        return {name: {"images_per_second": about["images_per_second"]} for name, about in networks.items()}
+    networks = classifiers(commands, folder, np.asarray(known.images))
+    for about in networks.values():
+        about["accuracy"] = float(np.mean(about.pop("answers") == known.labels))
+    for name, command in commands.items():
+        answers = _measure_peer(name, command, folder, np.asarray(test.images))["answers"]
+        networks[name]["test_accuracy"] = float(np.mean(answers == test.labels))
+    return networks
+
+
 def _measure_peer(name: str, command: list[Any], folder: Path, crops: np.ndarray) -> dict[str, Any]:
     file = folder / "crops"
     crops.tofile(file)
@@ -291,24 +312,25 @@ def _call(command: list[Any], folder: Path | None = None, environment: dict[str,
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure; accuracies on PublicTest of the merged set, where there is one."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args(arguments)
+    """Measure; accuracies on FER2013 of the merged set, where there is one.
+
+    All networks are scored on PublicTest, and the peers' on PrivateTest: `exported` reads it for ours.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", nargs="?", choices=["photos", "crops"], help="(default: both)")
+    part = parser.parse_args(arguments).part
     space, (tools, commands, missing) = workspace("full"), peers(peers_folder())
-    try:
-        faces = space.faces().split("validation", "fer2013")
-        crops, labels = np.asarray(faces.images), faces.labels
-    except DataError as error:
-        missing["accuracy"] = str(error)
-        crops, labels = demo_faces(CLASSES * 11, size=64), None
-    with tempfile.TemporaryDirectory() as name:
-        networks = classifiers(commands, Path(name), crops)
-        photographed = photographs({"ours": ours()} | tools, Path(name), missing)
-    for about in networks.values():
-        answers = np.array(about.pop("answers"))
-        about["accuracy"] = None if labels is None else float((answers == labels).mean())
-    report = photographed | {"ratios": ratios(photographed), "networks": networks, "missing": missing}
-    write_report(space.results / "benchmarks" / "prediction.json", report)
-    print(json.dumps({key: report[key] for key in ("ratios", "networks", "missing")}, indent=1))
+    reports: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if part != "photos":
+            reports["crops"] = {"networks": scored(space, commands, Path(folder), missing)}
+        if part != "crops":
+            photographed = photographs({"ours": ours()} | tools, Path(folder), missing)
+            reports["photos"] = photographed | {"ratios": ratios(photographed)}
+    for name, report in reports.items():
+        write_report(space.results / "benchmarks" / f"{name}.json", report | {"missing": missing})
+        print(json.dumps({key: report.get(key) for key in ("ratios", "networks")}, indent=1))
+    print(missing)
 
 
 if __name__ == "__main__":
