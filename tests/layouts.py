@@ -1,7 +1,5 @@
 """Small data sets in every layout, written by NumPy and Pillow, for the tests of the readers."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import tarfile

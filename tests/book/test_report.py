@@ -1,7 +1,5 @@
 """Stored scores come out as one table, and what chapters glue is printed as it went in."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 

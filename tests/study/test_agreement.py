@@ -1,7 +1,5 @@
 """Labels and networks against the ten votes of FER+, counted again by hand."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """Scores of the stored runs as one tidy table, with names that a reader would use."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path
