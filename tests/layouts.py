@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,27 +32,18 @@ def csv_bytes(
     codes: Sequence[int],
     usages: Sequence[str],
     columns: Sequence[str] = ("emotion", "pixels", "Usage"),
-    *,
-    quote: str = "",
-    end: str = "\n",
-    bom: bool = False,
-    last_end: bool = True,
 ) -> bytes:
     """A pixel CSV; a column's name may have blanks around it, and columns of other names hold ``x``."""
     lines = [",".join(columns)]
     for image, code, usage in zip(images, codes, usages, strict=True):
-        pixels = quote + " ".join(map(str, image.ravel())) + quote
-        values = {"emotion": str(code), "pixels": pixels, "usage": quote + usage + quote}
+        values = {"emotion": str(code), "pixels": " ".join(map(str, image.ravel())), "usage": usage}
         lines.append(",".join(values.get(column.strip().lower(), "x") for column in columns))
-    text = end.join(lines) + end * last_end
-    return text.encode("utf-8-sig" if bom else "utf-8")
+    return ("\n".join(lines) + "\n").encode()
 
 
-def fer2013_csv(n: int = 14, columns: Sequence[str] = ("emotion", "pixels", "Usage"), **how: Any) -> bytes:
+def fer2013_csv(n: int = 14, columns: Sequence[str] = ("emotion", "pixels", "Usage")) -> bytes:
     """`n` noise images: codes 0 to 6 in turn, the usages in three blocks."""
-    return csv_bytes(
-        noise(n), [i % 7 for i in range(n)], [USAGES[3 * i // n] for i in range(n)], columns, **how
-    )
+    return csv_bytes(noise(n), [i % 7 for i in range(n)], [USAGES[3 * i // n] for i in range(n)], columns)
 
 
 def pack(packing: str, data: bytes, name: str = "fer2013.csv", more: dict[str, bytes] | None = None) -> bytes:
