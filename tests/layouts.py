@@ -1,10 +1,11 @@
-"""Small data sets in every layout, written by NumPy and Pillow, for the tests of the readers."""
+"""Small data sets in every layout, written by NumPy and Pillow, and what else several tests use."""
 
 import gzip
 import io
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
+from multiprocessing import Process
 from pathlib import Path
 from types import ModuleType
 
@@ -145,6 +146,25 @@ def expw_tree(root, photos="image/origin"):
         lines.append(f"photo {i // 2}.jpg {i % 2} {10 + i} {5 + i} 45 50 {30.5 + i} {code}")
     write(root / "label" / "label.lst", "\n".join(lines) + "\n")
     return root
+
+
+def to_their_ends(make: Callable[[int], list[Process]]) -> list[Process]:
+    """Start the processes that an attempt makes, and wait until all have ended.
+
+    One that was forked from threads may wait for a lock that nobody holds: then all begin anew.
+    """
+    for attempt in range(4):
+        made = make(attempt)
+        for process in made:
+            process.start()
+        for process in made:
+            process.join(60)
+        if all(process.exitcode is not None for process in made):
+            return made
+        for process in made:
+            process.kill()
+            process.join()
+    raise AssertionError("no process came to its end")
 
 
 def load(module: ModuleType, root: Path) -> FaceSource | None:
