@@ -102,15 +102,6 @@ def test_the_top_word_and_the_majority_are_those_counted_by_hand(votes):
         assert [strict] == by_hand
 
 
-def test_ties_and_other_words():
-    tied = [ten(fear=5, surprise=5), ten(fear=4, contempt=4, anger=2), ten(unknown=4, NF=4, anger=2)]
-    votes = np.array([*tied, ten(fear=4, surprise=3, contempt=3), ten(fear=5, surprise=4, anger=1)])
-    fear = CLASSES.index("fear")
-    assert agreement.plurality(votes).tolist() == [UNDECIDED, UNDECIDED, OUTSIDE, fear, fear]
-    # Without the word that one person chose, five of nine are more than half.
-    assert agreement.majority(votes).tolist() == [UNDECIDED] * 4 + [fear]
-
-
 @settings(max_examples=30)
 @given(votes=rows_of_votes, seed=st.integers(0, 99))
 def test_the_ceiling_is_what_asking_one_of_the_ten_gives(votes, seed):
