@@ -1,15 +1,13 @@
-"""Small data sets in every layout, written by NumPy and Pillow, for the tests of the readers."""
-
-from __future__ import annotations
+"""Small data sets in every layout, written by NumPy and Pillow, and what else several tests use."""
 
 import gzip
 import io
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
+from multiprocessing import Process
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,27 +33,18 @@ def csv_bytes(
     codes: Sequence[int],
     usages: Sequence[str],
     columns: Sequence[str] = ("emotion", "pixels", "Usage"),
-    *,
-    quote: str = "",
-    end: str = "\n",
-    bom: bool = False,
-    last_end: bool = True,
 ) -> bytes:
     """A pixel CSV; a column's name may have blanks around it, and columns of other names hold ``x``."""
     lines = [",".join(columns)]
     for image, code, usage in zip(images, codes, usages, strict=True):
-        pixels = quote + " ".join(map(str, image.ravel())) + quote
-        values = {"emotion": str(code), "pixels": pixels, "usage": quote + usage + quote}
+        values = {"emotion": str(code), "pixels": " ".join(map(str, image.ravel())), "usage": usage}
         lines.append(",".join(values.get(column.strip().lower(), "x") for column in columns))
-    text = end.join(lines) + end * last_end
-    return text.encode("utf-8-sig" if bom else "utf-8")
+    return ("\n".join(lines) + "\n").encode()
 
 
-def fer2013_csv(n: int = 14, columns: Sequence[str] = ("emotion", "pixels", "Usage"), **how: Any) -> bytes:
+def fer2013_csv(n: int = 14, columns: Sequence[str] = ("emotion", "pixels", "Usage")) -> bytes:
     """`n` noise images: codes 0 to 6 in turn, the usages in three blocks."""
-    return csv_bytes(
-        noise(n), [i % 7 for i in range(n)], [USAGES[3 * i // n] for i in range(n)], columns, **how
-    )
+    return csv_bytes(noise(n), [i % 7 for i in range(n)], [USAGES[3 * i // n] for i in range(n)], columns)
 
 
 def pack(packing: str, data: bytes, name: str = "fer2013.csv", more: dict[str, bytes] | None = None) -> bytes:
@@ -157,6 +146,25 @@ def expw_tree(root, photos="image/origin"):
         lines.append(f"photo {i // 2}.jpg {i % 2} {10 + i} {5 + i} 45 50 {30.5 + i} {code}")
     write(root / "label" / "label.lst", "\n".join(lines) + "\n")
     return root
+
+
+def to_their_ends(make: Callable[[int], list[Process]]) -> list[Process]:
+    """Start the processes that an attempt makes, and wait until all have ended.
+
+    One that was forked from threads may wait for a lock that nobody holds: then all begin anew.
+    """
+    for attempt in range(4):
+        made = make(attempt)
+        for process in made:
+            process.start()
+        for process in made:
+            process.join(60)
+        if all(process.exitcode is not None for process in made):
+            return made
+        for process in made:
+            process.kill()
+            process.join()
+    raise AssertionError("no process came to its end")
 
 
 def load(module: ModuleType, root: Path) -> FaceSource | None:

@@ -1,4 +1,4 @@
-"""The repository as a whole: one list of packages, one address, no machine's traces, chapters by contract."""
+"""The repository as a whole: packages held back, one address, no machine's traces, chapters by contract."""
 
 import ast
 import json
@@ -38,16 +38,6 @@ def tags(cell: dict) -> list[str]:
 
 def source(cell: dict) -> str:
     return "".join(cell["source"])
-
-
-def test_environment_and_project_list_the_same_packages():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["video"], *extras["train"], *extras["book"], *extras["test"]]
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
-    pip = next(entry["pip"] for entry in environment if isinstance(entry, dict))
-    assert [name for name in pip if not name.startswith("--editable")] == wanted
-    assert f"python{project['requires-python']}" in environment
 
 
 def test_only_two_packages_are_held_back():

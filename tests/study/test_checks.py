@@ -19,7 +19,6 @@ from fer_utils.emotions import CLASSES
 from fer_utils.experiment import workspace
 from fer_utils.models import EasyNet
 from fer_utils.training import Recipe
-from reading_faces.report.scores import RESULTS
 from reading_faces.study import checks
 from reading_faces.study.checks import ALL, ALONE, swapped_classes
 from reading_faces.study.store import read_report
@@ -147,14 +146,6 @@ def test_the_verdict_names_source_and_classes():
     assert alone.passed and alone.value == ALONE
 
 
-def test_exchanged_confusions_are_those_of_sources_with_exchanged_names():
-    sound, broken = measured({}), measured({"ckplus": renaming(**names(2, 3))})
-    exchanged = checks.exchanged_confusions(sound | {(ALL, "ckplus"): np.eye(6)}, "ckplus", "happy", "sad")
-    assert exchanged.keys() == broken.keys()
-    for pair, confusion in exchanged.items():
-        np.testing.assert_array_equal(confusion, broken[pair])
-
-
 def test_above_chance_names_the_source_that_is_not_read():
     sound = {(ALL, source): np.diag(np.full(6, 20)) + 5 for source in SOURCES}
     assert checks.above_chance(sound, dict.fromkeys(SOURCES, 0.2)).passed
@@ -202,6 +193,7 @@ def test_a_swap_is_found_by_training(three_sources, sound):
     assert swapped_classes(retrained) == {"jaffe": names(1, 4)}
     # Networks of the other sources have not seen the labels: without training, theirs are the same.
     expected = checks.exchanged_confusions(sound, "jaffe", "fear", "surprise")
+    assert {trained_on for trained_on, _ in expected} == set(SOURCES)
     for pair in itertools.permutations(SOURCES, 2):
         if pair[0] != "jaffe":
             np.testing.assert_array_equal(retrained[pair], expected[pair])
@@ -386,11 +378,3 @@ def test_the_file_holds_what_the_checks_measured_and_no_face(
     assert quantiles[10] == pytest.approx(light["fer2013"]) and len(quantiles) == len(checks.LEVELS)
     # Counts, shares, quantiles and names: nothing as long as a face.
     assert max(len(line) for line in json.dumps(report, indent=1).splitlines()) < 200
-
-
-def test_the_stored_file_has_what_the_chapter_reads():
-    report = read_report(RESULTS / "checks" / "emonet-checks.json")
-    assert all(checks.Check(**check).passed for check in report["checks"])
-    confusion = np.array(report["matrix"]["confusions"]["fer2013"]["fer2013"])
-    assert confusion.trace() / confusion.sum() == report["matrix"]["accuracy"][0][0]
-    assert report["matrix"]["tested_on"] == ["fer2013"] and len(report["matrix"]["chance"]) == 1

@@ -106,10 +106,10 @@ def test_a_video_is_told_by_seconds_and_track_and_annotated(album, told, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "wrong", [[], ["x", "--min-confidence", "2"], ["x", "--every", "0"], ["x", "--min-face", "0"]]
+    "wrong", ["--network=alexnet", "--min-confidence=2", "--every=0", "--min-face=0", "no path"]
 )
-def test_settings_out_of_range_are_refused(told, wrong):
-    code, out, errors = told(*wrong)
+def test_settings_out_of_range_are_refused(album, told, wrong):
+    code, out, errors = told("--jsonl", *[album / "wall.png", wrong] * (wrong != "no path"))
     assert code == 1 and not out and len(errors) == 1
 
 

@@ -1,7 +1,5 @@
 """The drawn faces: deterministic, in the official layouts, expressive, and faces in the eyes of MTCNN."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import defaultdict
 from pathlib import Path

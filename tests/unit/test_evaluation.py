@@ -1,4 +1,4 @@
-"""Scores agree with scikit-learn and with hand-made cases; intervals cover what they should."""
+"""Scores agree with a case by hand, and intervals with drawing."""
 
 import subprocess
 import sys
@@ -6,9 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score, recall_score
 from torch import nn
 
 from fer_utils.emotions import CLASSES
@@ -29,10 +26,6 @@ class Brightness(nn.Module):
         return logits
 
 
-def random_probabilities(rng, n):
-    return rng.dirichlet(np.ones(6), n).astype(np.float32)
-
-
 def test_a_network_can_be_trained_on_after_it_was_asked():
     class Moving(nn.Sequential):
         def to(self, device):  # what a move to a GPU does to parameters
@@ -44,21 +37,11 @@ def test_a_network_can_be_trained_on_after_it_was_asked():
     assert model[1].weight.grad is not None
 
 
-@given(st.integers(0, 10_000), st.integers(1, 60))
-@settings(max_examples=30, deadline=None)
-def test_metrics_agree_with_scikit_learn(seed, n):
-    rng = np.random.default_rng(seed)
-    labels, probabilities = rng.integers(0, 6, n), random_probabilities(rng, n)
-    scores, predicted = metrics(labels, probabilities), probabilities.argmax(1)
-    assert scores["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
-    each = f1_score(labels, predicted, labels=range(6), average=None, zero_division=0)
-    assert scores["macro_f1"] == pytest.approx(each[np.unique(labels)].mean())
-    assert np.sum(scores["confusion"]) == n
-    recalls = recall_score(labels, predicted, average=None, labels=range(6), zero_division=0)
-    for name, value in zip(CLASSES, recalls, strict=True):
-        assert scores["recall"][name] is None or scores["recall"][name] == pytest.approx(value)
-    low, high = scores["accuracy_interval"]
-    assert 0 <= low <= scores["accuracy"] <= high <= 1
+def test_metrics_of_a_case_by_hand():
+    scores = metrics(np.array([0, 0, 1, 2, 1]), np.eye(6)[[0, 1, 1, 2, 5]])  # no image is of the class 5
+    assert scores["accuracy"] == 0.6 and scores["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert scores["recall"] == dict(zip(CLASSES, [0.5, 0.5, 1, None, None, None], strict=True))
+    assert np.argwhere(scores["confusion"]).tolist() == [[0, 0], [0, 1], [1, 1], [1, 5], [2, 2]]
 
 
 def test_bootstrap_interval_matches_drawing_images():
@@ -75,20 +58,6 @@ def test_bootstrap_interval_matches_drawing_images():
 def test_a_few_answers_that_are_all_alike_are_no_certainty(right):
     low, high = bootstrap_interval(np.full(25, right))
     assert (low, high) == pytest.approx((0.867, 1.0) if right else (0.0, 0.133), abs=1e-3)
-
-
-def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(2)
-    hits = 0
-    for _ in range(300):
-        low, high = bootstrap_interval(rng.random(400) < 0.65, draws=1000)
-        hits += low <= 0.65 <= high
-    assert 0.90 <= hits / 300 <= 0.99
-
-
-def test_wilson_interval_stays_inside_at_the_edges():
-    low, high = wilson_interval(0, 10)
-    assert low == 0 and 0.2 < high < 0.35
 
 
 def test_predict_gives_probabilities_and_flip_averages_both_views():

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from fer_utils import cli, experiment
 from fer_utils.augment import Augment
@@ -433,11 +432,6 @@ def test_a_terminal_may_lack_letters(tmp_path, monkeypatch):
     monkeypatch.setenv("FER_DATA", str(tmp_path / "łódź ×"))
     assert cli.main(["data"]) == 0
     assert b"\\u0142\xf3d\\u017a \xd7" in sys.stdout.buffer.getvalue()
-
-
-def test_predict_refuses_an_unknown_network(capsys, tmp_path):
-    Image.fromarray(np.full((90, 120), 128, np.uint8)).save(tmp_path / "photo.jpg")
-    assert "no such network" in refused(capsys, "predict", tmp_path / "photo.jpg", "--network", "alexnet")
 
 
 def test_export_and_evaluate_refuse_what_is_not_there(space, capsys, tmp_path):

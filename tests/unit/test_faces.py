@@ -1,12 +1,11 @@
-"""Cropping and resizing, and MTCNN on drawn faces."""
+"""Cropping and resizing."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_utils.detector import Detector
-from fer_utils.faces import centre_square, crop_square, face_image, resize
+from fer_utils.faces import centre_square, crop_square, resize
 
 
 @given(
@@ -55,10 +54,3 @@ def test_resize_keeps_level_and_does_not_alias():
     # Antialiasing blends alternating stripes to grey; picking pixels would leave black or white.
     assert np.abs(small[:, :, 2:-2].astype(int) - 127).max() <= 2
     assert resize(small) is small
-
-
-def test_no_face_falls_back_to_the_centre():
-    frame = np.random.default_rng(0).integers(0, 256, (120, 160), dtype=np.uint8)
-    image, count = face_image(frame, Detector(threads=1))
-    assert count == 0
-    np.testing.assert_array_equal(image, resize(frame[None, :, 20:140])[0])

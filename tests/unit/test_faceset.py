@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from fer_utils.datasets.faceset import FaceSet, new_folder
+from fer_utils.datasets.faceset import FaceSet
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 
@@ -107,10 +107,3 @@ def test_files_of_two_sets_or_of_another_format_do_not_mix(copy):
     (copy / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
     with pytest.raises(DataError, match="do not belong together"):
         FaceSet.open(copy)
-
-
-def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "out") as aside:  # noqa: PT012
-        (aside / "half").write_text("…")
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []

@@ -85,8 +85,17 @@ def test_the_csv_is_found_wherever_it_lies(tmp_path, place):
     check(read(tmp_path))
 
 
-def test_codes_as_pandas_writes_a_column_with_gaps(tmp_path):
-    write(tmp_path / "fer2013.csv", re.sub(rb"\n(\d),", rb"\n\1.0,", fer2013_csv()))
+@pytest.mark.parametrize(
+    ("part", "becomes"),
+    [
+        (rb"\n(\d),", rb"\n\1.0,"),  # a column with gaps
+        (rb"[^,\n]+", rb'"\g<0>"'),
+        (rb"\n", b"\r\n"),
+        (rb"\A", b"\xef\xbb\xbf"),  # a byte order mark
+    ],
+)
+def test_a_csv_as_pandas_or_excel_write_it_again(tmp_path, part, becomes):
+    write(tmp_path / "fer2013.csv", re.sub(part, becomes, fer2013_csv()))
     check(read(tmp_path))
 
 

@@ -10,12 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from conftest import merged
 
-from fer_utils.datasets.base import FaceSource
 from fer_utils.datasets.faceset import new_folder
-from fer_utils.datasets.merge import merge
-from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.experiment import write_predictions
 from fer_utils.files import atomic_path, only_writer, write_json
@@ -44,14 +41,6 @@ def in_a_child(work):
     os.waitpid(pid, 0)
 
 
-def merged(folder):
-    n = 12
-    columns = {"emotion": [CLASSES[i % 6] for i in range(n)], "subject": None, "split": "train"}
-    table = pd.DataFrame(columns | {"origin": [str(i) for i in range(n)]})
-    images = np.random.default_rng(0).integers(0, 255, (n, 48, 48), np.uint8)
-    merge([FaceSource("fer2013", "toy", table, images, cropped=True, files=())], folder, progress=False)
-
-
 def predictions(path):
     index = pd.DataFrame({"hash": [f"{i:032x}" for i in range(999)], "split": "validation"})
     shares = np.random.default_rng(0).dirichlet(np.ones(6), len(index))
@@ -63,7 +52,7 @@ WRITERS = {
     "model.safetensors": lambda path: save_checkpoint(torch.nn.Linear(99, 99), path, {}),
     "last.ckpt": lambda path: Checkpoints().save_checkpoint({"w": torch.zeros(9999)}, path),
     "predictions/run-validation.npz": predictions,
-    "faceset/manifest.json": lambda path: merged(path.parent),
+    "faceset/manifest.json": lambda path: merged(path.parents[1], ("fer2013", 12, 80, 150, 0)),
 }
 
 
@@ -144,12 +133,3 @@ def test_numpy_that_runs_out_of_room_is_understood(tmp_path):
     with full_disk(), full, atomic_path(path) as aside, aside.open("wb") as file:
         np.save(file, np.zeros(999))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path):
-    path = tmp_path / "face.png"
-    Image.new("L", (2, 2)).save(path)
-    before, noise = path.read_bytes(), np.random.default_rng(0).integers(0, 255, (99, 99), np.uint8)
-    with full_disk(), pytest.raises(OSError, match=r"face\.png"), atomic_path(path) as aside:
-        Image.fromarray(noise).save(aside, "PNG")
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

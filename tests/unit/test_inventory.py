@@ -45,11 +45,6 @@ def test_what_is_named_and_not_there_is_an_error(everything, tmp_path):
     made.refused(lambda: read_sources(tmp_path / "x"), file=tmp_path / "x", says="no data set below")
 
 
-def test_one_damaged_source_stops_the_reading(everything):
-    path = made.write(everything / "fer2013" / "fer2013.csv", b"emotion,pixels,Usage\n3,1 2 3,Training\n")
-    made.refused(lambda: read_sources(everything), file=path, row=2)
-
-
 def test_the_inventory_counts_images_by_class(everything):
     text, damaged = inventory(everything)
     assert not damaged

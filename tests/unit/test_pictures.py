@@ -56,8 +56,9 @@ def test_every_orientation_is_turned_upright(form, orientation):
     assert seen[4:12, 4:20].min() > 240 and seen[20:, 28:].max() < 15
 
 
-def test_a_damaged_note_on_orientation_does_no_harm():
-    data = encoded(COLOUR, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40)
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_damaged_note_on_orientation_does_no_harm(form):
+    data = encoded(COLOUR, form, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40)
     assert read_picture(data).shape == COLOUR.shape
 
 
@@ -71,6 +72,18 @@ def test_greys_of_a_tiff_in_8_and_16_bits_and_either_sense(inverted, deep):
     # Pillow inverts 8 bits when it writes and when it reads, and 16 bits never.
     want = 255 - RAMP if inverted and deep else RAMP
     np.testing.assert_array_equal(read_picture(file.getvalue())[..., 0], want)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_greys_of_more_bits_are_scaled(kind):
+    data = encoded((RAMP.astype(np.int32) * 257).astype(kind), "TIFF")
+    np.testing.assert_array_equal(read_picture(data)[..., 0], RAMP)
+
+
+@pytest.mark.parametrize("mode", ["LA", "P", "1"])
+def test_white_is_white_in_every_kind_of_pixels(tmp_path, mode):
+    Image.new("L", (8, 6), 255).convert(mode).save(tmp_path / "white.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "white.png"), np.full((6, 8, 3), 255))
 
 
 def test_what_is_transparent_is_white():

@@ -11,11 +11,10 @@ from facenet_pytorch import MTCNN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.ops import nms
 
 from fer_utils import predict
 from fer_utils.demo.drawn_face import PROTOTYPES, Identity, View, draw_face
-from fer_utils.detector import NETWORKS, Detector, suppress
+from fer_utils.detector import NETWORKS, Detector
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
 from fer_utils.faces import crop_square, resize
@@ -75,16 +74,6 @@ def test_faces_down_to_20_pixels_and_1_percent_of_the_longer_side_are_found(peop
 @pytest.mark.parametrize("shape", [(1, 1), (5, 300), (19, 19), (64, 64, 3), (480, 640)])
 def test_where_there_is_no_face_there_is_no_box(shape):
     assert Detector(threads=1).detect(np.full(shape, 90, np.uint8)).shape == (0, 5)
-
-
-@given(st.integers(0, 2**32 - 1), st.sampled_from([0.3, 0.5, 0.7]))
-@settings(max_examples=30, deadline=None)
-def test_suppression_is_torchvisions(seed, threshold):
-    rng = np.random.default_rng(seed)
-    corner, size = rng.uniform(0, 50, (40, 2)), rng.uniform(5, 40, (40, 2))
-    boxes = np.hstack([corner, corner + size, rng.permutation(40)[:, None] / 40]).astype(np.float32)
-    want = nms(torch.from_numpy(boxes[:, :4]), torch.from_numpy(boxes[:, 4]), threshold)
-    np.testing.assert_array_equal(suppress(boxes, threshold), want.numpy())
 
 
 # --- Networks ---

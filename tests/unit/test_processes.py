@@ -12,6 +12,7 @@ import lightning as L
 import pandas as pd
 import pytest
 import torch
+from layouts import to_their_ends
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fer_utils.cli import main
@@ -28,25 +29,15 @@ WORDS = [*WORDS.split(), *(f"{name}={value}" for name, value in TWO.items())]
 
 
 def in_two_processes(run):
-    """Call `run(rank)` in two processes as torchrun and Slurm do; gives their exit codes.
-
-    A process forked from one with threads may wait for a lock that nobody holds: then both begin anew.
-    """
+    """Call `run(rank)` in two processes as torchrun and Slurm do; gives their exit codes."""
     fork = multiprocessing.get_context("fork")
-    for _ in range(4):
+
+    def both(attempt):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        both = [fork.Process(target=in_process, args=(run, rank, port), daemon=True) for rank in (0, 1)]
-        for process in both:
-            process.start()
-        for process in both:
-            process.join(60)
-        if all(process.exitcode is not None for process in both):
-            return [process.exitcode for process in both]
-        for process in both:
-            process.kill()
-            process.join()
-    raise AssertionError("no process came to its end")
+        return [fork.Process(target=in_process, args=(run, rank, port), daemon=True) for rank in (0, 1)]
+
+    return [process.exitcode for process in to_their_ends(both)]
 
 
 def in_process(run, rank, port):

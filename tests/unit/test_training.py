@@ -18,7 +18,7 @@ from fer_utils.models import EasyNet, FaceNet
 from fer_utils.training import Classifier, Recipe, fit, make_optimizer
 
 RECIPE = Recipe(epochs=1, batch_size=32, lr=0.05, label_smoothing=0.0, augment=None)
-RESUMED = dataclasses.replace(RECIPE, epochs=3, mixup=0.4, augment=Augment(degrees=3, shift=0.02, flip=0.5))
+RESUMED = dataclasses.replace(RECIPE, epochs=3, mixup=0.4, augment=Augment(contrast=0.2, erase=0.5))
 
 
 def small_net(seed=0):

@@ -1,7 +1,5 @@
 """Videos: times, orientation, damage, tracks, smoothing and annotation, on clips that are made here."""
 
-from __future__ import annotations
-
 import wave
 from fractions import Fraction
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Scores of the stored runs as one tidy table, with names that a reader would use."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,14 +37,9 @@ VARIANTS = {"": "plain", "+flip": "flip", "+ten-crop": "ten-crop", "-deduplicate
 
 
 def load_scores(*patterns: str, folder: Path = RESULTS) -> pd.DataFrame:
-    """Read the results files that are `comparable` as a table, one row a run, split, source and variant.
+    """Read the results files in a folder that fit patterns and are `comparable`, as a table like `tidy`'s.
 
-    Args:
-        *patterns: of paths below the folder; by default `RUNS`.
-        folder: of results files.
-
-    Returns:
-        The columns of `tidy`; runs in the order of `RUN_NAMES`, then others, by seed.
+    Runs are in the order of `RUN_NAMES`, then others, by seed.
     """
     results = (read_result(path) for pattern in patterns or RUNS for path in sorted(folder.glob(pattern)))
     table = tidy(result for result in results if comparable(result))
@@ -63,17 +56,10 @@ def comparable(result: Result) -> bool:
 
 
 def tidy(results: Iterable[Result]) -> pd.DataFrame:
-    """Make a table of results, one row a run, split, source and variant.
+    """Make a table of results: one row a run, split, source and variant, which is one of `VARIANTS`.
 
-    Args:
-        results: as `evaluate` returns them.
-
-    Returns:
-        `run`, `network` (EmoNet, EasyNet, FaceNet), `training` (the reader's name, `RUN_NAMES`), `seed`,
-        `split`, `source`, `variant` (plain, flip, ten-crop, deduplicated), `images`, `accuracy`, `low`,
-        `high`, `macro_f1`, `ece`, `log_loss`, `confusion` (int array 6×6), `parameters`,
-        `trained_parameters`, `epochs`, `best_epoch`, `hours`, `labels` (own,
-        ferplus, both), `teachers` (how many), `calibrated`, `profile`, `date`, `revision`.
+    `training` is the reader's name of a run, `low` and `high` are the ends of accuracy's 95% interval, `ece`
+    is the calibration error; shares are 0–1. `confusion` is int (6, 6), labels down, predictions across.
     """
     rows = []
     for result in results:
@@ -84,7 +70,7 @@ def tidy(results: Iterable[Result]) -> pd.DataFrame:
                 rows.append(
                     about
                     | {"split": split, "source": source, "variant": VARIANTS[suffix or ""]}
-                    | {name: scores[name] for name in ("images", "accuracy", "macro_f1", "log_loss")}
+                    | {name: scores[name] for name in ("images", "accuracy", "macro_f1")}
                     | dict(zip(("low", "high"), scores["accuracy_interval"], strict=True))
                     | {
                         "ece": scores["expected_calibration_error"],
@@ -95,21 +81,15 @@ def tidy(results: Iterable[Result]) -> pd.DataFrame:
 
 
 def seed_means(scores: pd.DataFrame) -> pd.DataFrame:
-    """Average over seeds: one row a training, split, source and variant.
+    """Average over seeds: one row a training, split, source and variant, in the order of the scores.
 
-    Args:
-        scores: as `load_scores` gives them.
-
-    Returns:
-        `network`, `training`, `split`, `source`, `variant`; `accuracy`, `low`, `high` (interval for images
-        and seeds), `std` (missing for one seed), `seeds`, `images`; `macro_f1`, `ece`, `parameters`, `hours`
-        (means) and `confusion` (sum). In the order of the scores.
+    `low` and `high` are for images and seeds, `std` is missing for one seed; `confusion` is the sum.
     """
     keys = ["network", "training", "split", "source", "variant"]
     rows = [
         dict(zip(keys, key, strict=True))
         | mean_score(group[["accuracy", "images"]].to_dict("records"))
-        | group[["macro_f1", "ece", "log_loss", "parameters", "hours"]].mean().to_dict()
+        | group[["macro_f1", "parameters", "hours"]].mean().to_dict()
         | {"confusion": sum(group["confusion"])}
         for key, group in scores.groupby(keys, sort=False)
     ]
@@ -117,12 +97,7 @@ def seed_means(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def published() -> pd.DataFrame:
-    """Read others' figures, `book/anchors.csv`.
-
-    Returns:
-        `system`, `network` of ours that it compares with, `accuracy` (0–1), `low`, `high` (where stated),
-        `protocol`, `source` (key of the references); `name` and `short` (protocol) for the overview's rows.
-    """
+    """Read others' figures: accuracies 0–1, with the `network` of ours and the `source` in the references."""
     return pd.read_csv(RESULTS.parent / "anchors.csv")
 
 
@@ -140,12 +115,7 @@ def _about(result: Result) -> dict[str, Any]:
         "epochs": len(curve),
         "best_epoch": int(curve["epoch"][curve["val_accuracy"].idxmax()]),
         "hours": result.training_seconds / 3600,
-        "labels": (result.labels or {"kind": "own"})["kind"],
-        "teachers": len((result.teachers or {"checkpoints": ()})["checkpoints"]),
         "calibrated": bool(result.calibrated),
-        "profile": result.profile,
-        "date": result.date,
-        "revision": result.revision,
     }
 
 
