@@ -147,3 +147,9 @@ def test_letters_are_large_enough_and_classes_have_colours_of_their_own():
     style.use_style()
     assert min(v for k, v in plt.rcParams.items() if k.endswith("size") and "font" in k) >= 9
     assert list(style.CLASS_COLOURS) == list(CLASSES) and len(set(style.CLASS_COLOURS.values())) == 6
+
+
+def test_the_score_quoted_of_fer_is_the_one_that_was_measured():
+    quoted = scores.published().set_index("system")["accuracy"]["package fer 25.10.3"]
+    measured = read_report(scores.RESULTS / "benchmarks" / "crops.json")["networks"]["fer"]["test_accuracy"]
+    assert quoted == pytest.approx(measured, abs=5e-4)
