@@ -347,6 +347,11 @@ def test_evaluate_reads_the_test_split_only_when_asked_and_only_once(space, caps
     splits.clear()
     for test in (True, False):
         assert evaluate(space, "toy", test=test).test == first.test
+    manifest = space.faceset / "manifest.json"
+    before = manifest.read_text()
+    manifest.write_text(json.dumps(json.loads(before) | {"made_by": "a later version"}))
+    assert evaluate(space, "toy", test=True).test == first.test
+    manifest.write_text(before)
     assert "test" not in splits, "the test images were touched again"
     (space.results / "predictions" / "toy-test.npz").unlink()
     assert evaluate(space, "toy", test=True).test == first.test and "test" in splits

@@ -21,7 +21,7 @@ def scores(space: Workspace, before: dict[str, Any]) -> dict[str, Any]:
     """Metrics on FER2013's validation and test images of every network that travels with the package."""
     networks, faces = {}, space.faces()
     for path in sorted(NETWORKS.glob("*net*.onnx")):
-        about = {"sha256": sha256(path), "faces": sha256(faces.path / "manifest.json")}
+        about = {"sha256": sha256(path), "faces": faces.manifest["checksums"]}
         known = before.get(path.stem, {})
         if any(known.get(key) != value for key, value in about.items()):
             known, network = about | {"megabytes": path.stat().st_size / 1e6}, Predictor(path)
