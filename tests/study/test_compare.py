@@ -69,10 +69,6 @@ def test_the_report_is_what_the_predictions_say(space):
             assert report["runs"][name]["seed"] == int(name[-1])
             assert report["runs"][name]["test"]["plain"] == result.test["fer2013"]["accuracy"]
         assert report["best"][network] == max(names, key=lambda n: known[n].validation["fer2013"]["accuracy"])
-        mean = report["means"]["flip"][network]
-        own = [report["runs"][name]["test"]["flip"] for name in names]
-        assert mean["accuracy"] == pytest.approx(np.mean(own))
-        assert mean["interval"][0] < mean["accuracy"] < mean["interval"][1] and mean["seeds"] == 2
     what = [(pair["what"], pair["variant"]) for pair in report["pairs"]]
     assert what == [(w, v) for w in ("best by validation", "seed 0", "seed 1") for v in compare.VARIANTS]
     pair = next(p for p in report["pairs"] if (p["what"], p["variant"]) == ("seed 1", "deduplicated"))
@@ -142,10 +138,6 @@ def test_stored_predictions_give_the_stored_comparison(name):
         # Sixteen bits move the log loss in the sixth place and nothing that counts images.
         assert ours["test"]["confusion"] == theirs["test"]["confusion"]
         assert ours["test"]["log_loss"] == pytest.approx(theirs["test"]["log_loss"], abs=1e-5)
-    for variant, means in stored["means"].items():
-        for network, mean in means.items():
-            for key, value in mean.items():
-                assert again["means"][variant][network][key] == pytest.approx(value, abs=1e-9)
 
 
 def test_stored_predictions_give_the_accuracies_of_their_results():

@@ -13,7 +13,7 @@ import numpy as np
 
 from fer_utils.emotions import CLASSES
 from fer_utils.errors import DataError
-from fer_utils.evaluation import bootstrap_interval, metrics
+from fer_utils.evaluation import metrics
 from fer_utils.experiment import Workspace, read_predictions, read_result, workspace
 from reading_faces.study.stats import pair
 from reading_faces.study.store import write_report
@@ -71,8 +71,8 @@ def compare(
     """Compare two networks, each with the names of its runs, on the images of a source.
 
     What is chosen is chosen on validation. Gives `images` by variant; `runs` by name (accuracies on
-    `validation` and, by variant, `test`); the `best` by network; `means` by variant; `pairs`, the best of
-    both and each common seed, the second network first; `ensembles`. Raises DataError as `answers` does.
+    `validation` and, by variant, `test`); the `best` by network; `pairs`, the best of both and
+    each common seed, the second network first; `ensembles`. Raises DataError as `answers` does.
     """
     names = [run for own in members.values() for run in own]
     rows = {network: [names.index(run) for run in own] for network, own in members.items()}
@@ -103,7 +103,6 @@ def compare(
         "images": {variant: each.shape[1] for variant, each in right.items()},
         "runs": runs,
         "best": best,
-        "means": {variant: means(each, rows) for variant, each in right.items()},
         "pairs": [
             {"what": what, "variant": variant, "runs": [a, b]}
             | pair(each[names.index(a)], each[names.index(b)])
@@ -111,20 +110,6 @@ def compare(
             for variant, each in right.items()
         ],
         "ensembles": ensembles(seen, names, rows, max(best.values(), key=lambda r: runs[r]["validation"])),
-    }
-
-
-def means(right: np.ndarray, rows: Mapping[str, list[int]]) -> dict[str, Any]:
-    """Mean accuracies of two networks and second − first, with intervals that draw images, not seeds."""
-    shares = [right[own].mean(0) for own in rows.values()]
-    values = np.column_stack([*shares, shares[1] - shares[0]])
-    spans = np.transpose(bootstrap_interval(values, draws=2000)).tolist()
-    report: dict[str, Any] = {}
-    for (network, own), share, span in zip(rows.items(), shares, spans, strict=False):
-        std = float(right[own].mean(1).std(ddof=1)) if len(own) > 1 else None
-        report[network] = {"accuracy": float(share.mean()), "interval": span, "std": std, "seeds": len(own)}
-    return report | {
-        "difference": {"difference": float((shares[1] - shares[0]).mean()), "interval": spans[2]}
     }
 
 
