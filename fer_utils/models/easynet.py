@@ -8,6 +8,22 @@ from fer_utils.models.inputs import Standardise, resize
 ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
 
+class Dropout(nn.Dropout):
+    """Dropout whose mask is made of random bytes on a processor, so that `p` is rounded to a 256th.
+
+    PyTorch draws the mask value by value on one thread: a sixth of the time of EasyNet's training.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Drop values of a tensor of any shape while training, and scale the others up."""
+        count, dropped = values.numel(), round(256 * self.p)
+        if not self.training or dropped in (0, 256) or values.device.type != "cpu":
+            return super().forward(values)
+        words = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.uint8)[:count].view(values.shape) >= dropped
+        return values * kept * (256 / (256 - dropped))
+
+
 class EasyNet(nn.Module):
     """Three convolutions, two poolings and two fully connected layers, as in the poster's figure.
 
@@ -30,7 +46,7 @@ class EasyNet(nn.Module):
     Args:
         widths: filters of the three convolutions.
         hidden: units of the first fully connected layer.
-        dropout: share of activations dropped before each fully connected layer, 0 to 1.
+        dropout: share of activations dropped before each fully connected layer, 0 to 1 in steps of 1/256.
         image_size: side in pixels to which images are scaled; FER2013 was published with 48.
         num_classes: number of logits.
         channels: of the input.
@@ -86,12 +102,15 @@ class EasyNet(nn.Module):
             flat = self.features.eval()(empty).numel()
         self.features.train()
         self.classifier = nn.Sequential()
-        self.classifier.drop1 = nn.Dropout(dropout)
+        self.classifier.drop1 = Dropout(dropout)
         self.classifier.fc1 = activated(nn.Linear(flat, hidden, bias=bias), nn.BatchNorm1d(hidden))
-        self.classifier.drop2 = nn.Dropout(dropout)
+        self.classifier.drop2 = Dropout(dropout)
         self.classifier.fc2 = nn.Linear(hidden, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, float (B, num_classes), of grey images, float (B, 1, H, W) of 0–1."""
-        images = self.standardise(resize(images, self.input_size))
-        return self.classifier(self.features(images).flatten(1))
+        maps = self.features(self.standardise(resize(images, self.input_size)))
+        if maps.requires_grad:
+            # Flat, the gradient comes back in another memory layout, which costs ReLU ten times its time.
+            maps.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        return self.classifier(maps.flatten(1))

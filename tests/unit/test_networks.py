@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fer_utils.models import EasyNet, EmoNet, build
+from fer_utils.models.easynet import Dropout
 
 
 def shapes(model, size=64):
@@ -94,3 +95,31 @@ def test_options_make_the_same_network_again(name, options):
     again.load_state_dict(model.state_dict())
     images = torch.rand(2, 1, 64, 64)
     assert torch.equal(model(images), again(images)) and again.options == model.options
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.3, 0.5, 1])
+def test_dropout_drops_its_share_and_keeps_the_mean(share):
+    torch.manual_seed(0)
+    dropout, ones = Dropout(share), torch.ones(64, 4_001)  # not a multiple of the eight bytes of a word
+    dropped = dropout(ones)
+    assert sorted(dropped.unique().tolist()) == pytest.approx(
+        sorted({0.0 if share else 1.0, 1 / (1 - share) if share < 1 else 0.0}), rel=5e-3
+    )
+    zeros = dropped == 0
+    assert zeros.float().mean() == pytest.approx(share, abs=0.004)
+    # Neighbours, within one word and beyond, are dropped independently of each other.
+    for distance in (1, 3, 8):
+        together = (zeros[:, distance:] & zeros[:, :-distance]).float().mean()
+        assert together == pytest.approx(share**2, abs=0.006)
+    assert not torch.equal(dropout(ones), dropped) or share in (0, 1)
+    assert torch.equal(dropout.eval()(ones), ones)
+
+
+def test_dropout_repeats_by_the_seed_in_half_precision_too():
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        values = torch.ones(3, 50, dtype=torch.bfloat16, requires_grad=True)
+        Dropout(0.3)(values).sum().backward()
+        drawn.append(values.grad)
+    assert torch.equal(*drawn) and drawn[0].dtype == torch.bfloat16 and 0 < (drawn[0] == 0).sum() < 150
