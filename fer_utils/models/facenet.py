@@ -21,13 +21,14 @@ class FaceNet(nn.Module):
 
     Args:
         trunk: ``"mobilenet_v1"`` (3 million parameters, trains on a processor), ``"inception_resnet_v1"``
-            (22 million), ``"resnet50"`` (24 million; the poster's) or ``"easynet"`` (for the demo).
-        pretrained: ``"vggface2"``, or ``"none"`` to leave the trunk as it is made.
+            (22 million), ``"resnet50"`` (24 million; the poster's), ``"dlib_resnet"`` (6 million; its weights
+            are in the public domain) or ``"easynet"`` (for the demo).
+        pretrained: ``"vggface2"``, or ``"dlib"`` for its trunk; ``"none"`` leaves the trunk as it is made.
         freeze: how much of the trunk stays as it is. An int counts layers as Keras does, the input included
             (the poster: 100 of ResNet-50's 175); a float from 0 to 1 is a share of the layers.
         head: units of the fully connected layers before the last one; empty for a single linear layer.
         dropout: share of activations dropped after each of them, 0 to 1.
-        input_size: side in pixels to which images are enlarged; none for the trunk's own (96, 160, 224).
+        input_size: side in pixels to which images are enlarged; none for the trunk's own (96 to 224).
         trunk_width: factor on the channels of `mobilenet_v1` or `easynet` without pretrained weights.
         num_classes: number of logits.
     """

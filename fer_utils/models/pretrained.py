@@ -5,11 +5,12 @@ import re
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fer_utils.models.backbones import MobileNetV1
+from fer_utils.models.backbones import DlibResNet, MobileNetV1
 
 State = dict[str, Tensor]
+_DLIB_MEANS = (122.782, 117.001, 104.298)  # of red, green, blue
 
 
 def tensorflow_js_tensors(manifest: bytes, binary: bytes) -> State:
@@ -60,4 +61,44 @@ def resnet50_state(tensors: State) -> State:
             stage, block, part, norm, value = match.groups()
             layer = parts[part][1 if norm else 0]
             state[f"layer{int(stage) - 1}.{int(block) - 1}.{layer}.{value}"] = tensor
+    return state
+
+
+def dlib_state(file: bytes) -> State:
+    """The tensors of `dlib_face_recognition_resnet_model_v1.dat` as a state of `DlibResNet`.
+
+    The file has layers in the order of computing, with the name of their kind. Behind that of a convolution
+    or an affine layer, which scales and shifts, follow a version and four dimensions, integers of as many
+    bytes as the byte before says, and little-endian float32: kernels and biases, or scales and shifts.
+    """
+    tensors = []
+    for kind in re.finditer(rb"\x05con_4|\x07affine_", file):
+        integers, start = [], kind.end()
+        for _ in range(5):
+            end = start + 1 + file[start]
+            integers.append(int.from_bytes(file[start + 1 : end], "little"))
+            start = end
+        tensors.append(torch.tensor(np.frombuffer(file, "<f4", int(np.prod(integers[1:])), start)))
+    with torch.device("meta"):
+        modules = [
+            (name, module) for name, module in DlibResNet().named_modules() if not any(module.children())
+        ]
+    state: State = {}
+    convolutions = [(name, module) for name, module in modules if isinstance(module, nn.Conv2d)]
+    norms = [(name, module) for name, module in modules if isinstance(module, nn.BatchNorm2d)]
+    layers = zip(convolutions, norms, tensors[::2], tensors[1::2], strict=True)
+    for (ours, convolution), (norm, module), values, affine in layers:
+        count = convolution.out_channels
+        kernels, biases = values[:-count].view(count, -1, *convolution.kernel_size), values[-count:]
+        if ours == "conv1":  # dlib takes means from red, green and blue, which are equal here
+            biases = biases - torch.einsum("ocyx,c->o", kernels, torch.tensor(_DLIB_MEANS)) / DlibResNet.scale
+            kernels = kernels.sum(1, keepdim=True)
+        # They are a fiftieth to a seventh of He's size. The normalisation hides that, but not from the
+        # optimiser, whose steps would be large beside them.
+        larger = (2 / kernels[0].numel()) ** 0.5 / kernels.std()
+        scale, shift = affine.split(count)
+        state[f"{ours}.weight"] = kernels * larger
+        state[f"{norm}.weight"], state[f"{norm}.bias"] = scale / larger, shift + scale * biases
+        state[f"{norm}.running_mean"] = torch.zeros(count)
+        state[f"{norm}.running_var"] = torch.full((count,), 1 - module.eps)
     return state

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from fer_utils import weights
 from fer_utils.files import sha256
 from fer_utils.models import FaceNet
-from fer_utils.models.backbones import TRUNKS, MobileNetV1
+from fer_utils.models.backbones import TRUNKS, DlibResNet, MobileNetV1
 from fer_utils.models.pretrained import mobilenet_state, tensorflow_js_tensors
 from fer_utils.weights import load_pretrained
 
@@ -21,6 +21,7 @@ COUNTS = {
     "mobilenet_v1": (84, 1024, 32),
     "inception_resnet_v1": (380, 1792, 80),
     "resnet50": (175, 2048, 32),
+    "dlib_resnet": (103, 640, 104),
 }
 
 
@@ -129,10 +130,11 @@ def test_every_trunk_gets_its_own_preprocessing():
         "mobilenet_v1": [127.5 - 103.939, 127.5 - 116.779, 127.5 - 123.68],
         "inception_resnet_v1": [0.0] * 3,
         "resnet50": [127.5 - 131.0912, 127.5 - 103.8827, 127.5 - 91.4953],
+        "dlib_resnet": [127.5 / 256],
     }
     for name, mean in expected.items():
         seen = TRUNKS[name]().normalise(torch.full((1, 1, 8, 8), 0.5))
-        assert seen.shape == (1, 3, 8, 8)
+        assert seen.shape == (1, len(mean), 8, 8)
         np.testing.assert_allclose(seen[0, :, 3, 5], mean, atol=1e-4)
     assert TRUNKS["inception_resnet_v1"].scale == 128
 
@@ -230,6 +232,88 @@ def test_loading_restores_batch_norm_and_leaves_what_is_computed(faceres, toy_fa
         # So a training step starts from the same features, which are those of the whole batch here.
         trained = model.train().trunk(small)
         torch.testing.assert_close(trained, model.eval().trunk(small), rtol=0.01, atol=0.01)
+
+
+def test_depthwise_steps_that_learn_are_computed_in_single_precision(toy_faces):
+    model, seen = FaceNet(**SMALL, freeze=30), {}
+    strided = {n: m for n, m in model.trunk.named_modules() if n.endswith("dw_conv") and m.stride == (2, 2)}
+    for name, module in strided.items():
+        module.register_forward_hook(lambda m, i, output, name=name: seen.update({name: output.dtype}))
+    images = torch.from_numpy(toy_faces.take(range(4))).unsqueeze(1) / 255
+    with torch.autocast("cpu", torch.bfloat16):
+        model(images).sum().backward()
+    learn = {name: module.weight.requires_grad for name, module in strided.items()}
+    assert set(learn.values()) == {True, False}
+    assert {name: dtype == torch.float32 for name, dtype in seen.items()} == learn
+    halves = {n: m.weight.grad for n, m in strided.items() if learn[n]}
+    assert all(g.dtype == torch.float32 and g.abs().max() > 0 for g in halves.values())
+
+
+# --- dlib's residual network ---
+
+
+def dlib_file(rng):
+    """A file of dlib's form with random weights, and the weights by layer."""
+
+    def integer(value):
+        size = (value.bit_length() + 7) // 8 or 1
+        return bytes([size]) + value.to_bytes(size, "little")
+
+    file, layers, inputs = b"\x01\x02 what comes before", [], 3
+    shapes = [(32, 7)] + [(outputs, 3) for outputs, blocks, _ in DlibResNet.LEVELS for _ in range(2 * blocks)]
+    for outputs, side in shapes:
+        kernels = rng.normal(0, 0.1 * (2 / inputs / side**2) ** 0.5, (outputs, inputs, side, side))
+        affine = rng.normal(size=(2, outputs)) * [[1], [0.2]] + [[6], [0.05]]
+        layers.append([kernels, rng.normal(0, 0.1, outputs), *affine])
+        for name, values in ((b"con_4", layers[-1][:2]), (b"affine_", layers[-1][2:])):
+            flat = np.concatenate([part.ravel() for part in values])
+            file += integer(len(name))[1:] + name + b"".join(map(integer, (2, len(flat), 1, 1, 1)))
+            file += flat.astype("<f4").tobytes() + b"\x01\x03 settings of the layer"
+        inputs = outputs
+    return file, [[torch.tensor(part, dtype=torch.float32) for part in layer] for layer in layers]
+
+
+def dlibs_own(layers, images):
+    """What dlib computes, layer by layer, of images of three channels: the means after levels 3, 4 and 5."""
+    layers, means = iter(layers), []
+
+    def layer(x, stride, padding):
+        kernels, biases, scale, shift = next(layers)
+        x = F.conv2d(x, kernels, biases, stride, padding)
+        return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+    x = (images * 255 - torch.tensor([122.782, 117.001, 104.298]).view(3, 1, 1)) / 256
+    x = F.max_pool2d(layer(x, 2, 0).relu(), 3, 2)
+    for number, (_, blocks, stride) in enumerate(DlibResNet.LEVELS, 1):
+        for step in [stride] + [1] * (blocks - 1):
+            inner = layer(layer(x, step, 0 if step == 2 else 1).relu(), 1, 1)
+            short = F.avg_pool2d(x, 2) if step == 2 else x
+            size = [max(a, b) for a, b in zip(inner.shape, short.shape, strict=True)]
+            x = torch.zeros(size)
+            for part in (inner, short):
+                x[:, : part.shape[1], : part.shape[2], : part.shape[3]] += part
+            x = x.relu()
+        means += [x.mean((2, 3))] if number >= 3 else []
+    return torch.cat(means, 1)
+
+
+@pytest.mark.parametrize("side", [104, 128, 150])
+def test_dlibs_network_is_read_from_its_file(toy_faces, tmp_path, monkeypatch, side):
+    file, layers = dlib_file(np.random.default_rng(0))
+    (tmp_path / "dlib_face_recognition_resnet_model_v1.dat").write_bytes(file)
+    use(tmp_path, monkeypatch)
+    model = FaceNet("dlib_resnet", "dlib", head=[], input_size=side)
+    load_pretrained(model, toy_faces.images[:32])
+    images = model.enlarge(torch.from_numpy(toy_faces.take(range(4))).unsqueeze(1) / 255)
+    with torch.no_grad():
+        expected = dlibs_own(layers, images.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(
+            model.eval().trunk(images), expected, rtol=1e-3, atol=1e-3 * float(expected.std())
+        )
+    assert expected.std() > 0.01
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):  # as large as He's, for the optimiser
+            assert module.weight.std().item() == pytest.approx((2 / module.weight[0].numel()) ** 0.5, rel=0.05)
 
 
 def test_a_network_without_public_weights_is_left_as_it_is(toy_faces):
