@@ -217,7 +217,7 @@ class JoinedLevels(nn.Sequential):
 
 
 class DlibResNet(Trunk):
-    """dlib's face recognition network (King 2017): a ResNet of 29 convolutions, in the public domain.
+    """dlib's face recognition network (King 2009): a ResNet of 29 convolutions, in the public domain.
 
     Beside the means of the last map, its features have those of two levels below, which know more about an
     expression. The first convolution takes the grey image: `pretrained.dlib_state` adds its kernels up.

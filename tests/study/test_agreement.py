@@ -239,7 +239,7 @@ def test_doubted_labels_are_counted_as_by_hand():
     votes[0] = ten(fear=5, sadness=5)
     made = crossfit.doubts(labels, predicted, votes)
     rate = made["differs"]
-    assert made["images"] == 299 and rate["wrong"]["hits"] == wrong[1:].sum() == made["unsaid"]["doubted"]
+    assert made["images"] == 299 and rate["wrong"]["hits"] == wrong[1:].sum() == made["unvoted"]["doubted"]
     assert rate["precision"]["share"] == rate["recall"]["share"] == rate["auc"] == made["agree"]["share"] == 1
     assert rate["first"]["100"]["hits"] == wrong[1:].sum() and "500" not in rate["first"]
     # Against votes that have nothing to do with the labels, a doubt is worth nothing.
@@ -252,7 +252,7 @@ def test_networks_doubt_what_the_ten_contradict_and_can_teach(here):
     crossfit.main(["easynet", "epochs=5"])
     made = report(here, "issues")
     assert made["recipe"]["epochs"] == 5 and made["training_seconds"] > 0 and made["images"] == 240
-    assert made["differs"]["wrong"]["hits"] == made["unsaid"]["wrong"]["hits"] == 13
+    assert made["differs"]["wrong"]["hits"] == made["unvoted"]["wrong"]["hits"] == 13
     assert made["differs"]["auc"] > 0.9 and made["differs"]["recall"]["share"] > 0.6
     pupil = train(here, "easynet", name="pupil", teachers=[made["name"]], verbose=False, **OPTIONS, **SHORT)
     assert (pupil.folder / "model.safetensors").exists()

@@ -169,8 +169,8 @@ def test_confidences_count_what_they_say(toy, held_out):
     assert list(table.index) == ["faces", *inspection.OUTSIDE]
     assert [sum(h) for h in table["histogram"]] == [len(held_out[0]), *[30] * len(inspection.OUTSIDE)]
     own, noise = (predict(toy, x).max(1) for x in (held_out[0], inspection.outside("noise", 30, FACES)))
-    assert table.loc["faces", "told"] == pytest.approx(0.5)
-    assert table.loc["noise", "told"] == pytest.approx(
+    assert table.loc["faces", "auroc"] == pytest.approx(0.5)
+    assert table.loc["noise", "auroc"] == pytest.approx(
         roc_auc_score(np.repeat([1, 0], [len(own), 30]), [*own, *noise])
     )
     # All blank walls look alike to a network that standardises its input.
@@ -193,7 +193,7 @@ def test_calibration_is_fitted_on_one_half_and_measured_on_the_other():
     report = inspection.reliability(labels, probabilities)
     assert (report["fitted_on"], report["measured_on"]) == (2000, 2001)
     assert report["temperature"] == pytest.approx(2, rel=0.1)
-    assert report["error"]["after"] < report["luck"]["after"] < report["error"]["before"]
+    assert report["error"]["after"] < report["floor"]["after"] < report["error"]["before"]
     assert report["log_loss"]["after"] < report["log_loss"]["before"]
     assert sum(row["count"] for row in report["bins"]["after"]) == 2001
 

@@ -313,7 +313,9 @@ def test_dlibs_network_is_read_from_its_file(toy_faces, tmp_path, monkeypatch, s
     assert expected.std() > 0.01
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):  # as large as He's, for the optimiser
-            assert module.weight.std().item() == pytest.approx((2 / module.weight[0].numel()) ** 0.5, rel=0.05)
+            assert module.weight.std().item() == pytest.approx(
+                (2 / module.weight[0].numel()) ** 0.5, rel=0.05
+            )
 
 
 def test_a_network_without_public_weights_is_left_as_it_is(toy_faces):

@@ -54,6 +54,19 @@ def test_learns_what_can_be_learnt_and_keeps_the_best_epoch(trained, toy_faces):
     assert accuracy == pytest.approx(trained.best["val_accuracy"], abs=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_gradient_is_clipped_in_both_precisions(toy_faces, tmp_path, precision):
+    moved = {}
+    for clip in (0.0, 1e-4):
+        recipe = dataclasses.replace(RECIPE, clip=clip, weight_decay=0.0)
+        model = train(toy_faces, recipe, tmp_path / str(clip), precision=precision).model
+        pairs = zip(model.parameters(), small_net().parameters(), strict=True)
+        moved[clip] = torch.sqrt(sum((one - other).square().sum() for one, other in pairs)).item()
+        steps = -(-len(toy_faces.split("train")) // recipe.batch_size)
+    # With momentum of 0.9 a step is at most ten gradients long.
+    assert 0 < moved[1e-4] < 10 * steps * RECIPE.lr * 1e-4 < moved[0.0]
+
+
 class Stop(Exception):
     pass
 

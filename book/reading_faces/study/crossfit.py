@@ -69,7 +69,7 @@ def doubts(labels: np.ndarray, predicted: np.ndarray, votes: np.ndarray) -> dict
 
     Returns:
         `images` with votes and one top word; how well the doubts meet the labels that are not that word,
-        `differs`, and those that nobody chose, `unsaid`, with precision among the `first`, most suspicious
+        `differs`, and those that nobody chose, `unvoted`, with precision among the `first`, most suspicious
         ones; `agree`: of doubted labels with another class on top, those for which that class is predicted.
     """
     rows, best, six = np.arange(len(labels)), votes.max(1), votes[:, SIX]
@@ -92,7 +92,7 @@ def doubts(labels: np.ndarray, predicted: np.ndarray, votes: np.ndarray) -> dict
         }
 
     agree = share((predicted.argmax(1) == six.argmax(1))[other])
-    rates = {"differs": hit_rate(own < best), "unsaid": hit_rate(own == 0)}
+    rates = {"differs": hit_rate(own < best), "unvoted": hit_rate(own == 0)}
     return {"images": int(kept.sum()), **rates, "agree": agree}
 
 

@@ -225,7 +225,7 @@ def robustness(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> list
 def confidences(model: nn.Module, faces: np.ndarray, n: int) -> list[dict[str, Any]]:
     """Confidence on faces and on n images of each kind out of the distribution (Hendrycks & Gimpel 2017).
 
-    `told` is the area under the ROC curve of faces against the kind; `answer` the commonest answer (0–5).
+    `auroc` is the area under the ROC curve of faces against the kind; `answer` the commonest answer (0–5).
     """
     rows, own = [], predict(model, faces)
     for kind in ("faces", *OUTSIDE):
@@ -234,7 +234,7 @@ def confidences(model: nn.Module, faces: np.ndarray, n: int) -> list[dict[str, A
         truth = np.repeat([1, 0], [len(own), len(answers)])
         row = {"kind": kind, "images": len(answers), "mean": confidence.mean()}
         row |= {f"q{100 * q:02.0f}": np.quantile(confidence, q) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
-        row |= {"told": roc_auc_score(truth, [*own.max(1), *confidence]), "answer": counts.argmax()}
+        row |= {"auroc": roc_auc_score(truth, [*own.max(1), *confidence]), "answer": counts.argmax()}
         row |= {"answer_share": counts.max() / len(answers)}
         rows.append(row | {"histogram": np.histogram(confidence, 20, (0, 1))[0]})
     return rows
@@ -243,7 +243,7 @@ def confidences(model: nn.Module, faces: np.ndarray, n: int) -> list[dict[str, A
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Fit a temperature on one half of the images, and measure it on the other, before and after scaling.
 
-    `luck` is the calibration error that 95 of 100 perfectly calibrated networks stay below by chance.
+    `floor` is the calibration error that 95 of 100 perfectly calibrated networks stay below by chance.
     """
     rows = np.arange(len(labels))
     fit, measure = train_test_split(rows, test_size=0.5, random_state=0, stratify=labels)
@@ -251,7 +251,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]
     truth, rng = labels[measure], np.random.default_rng(0)
     report = {"temperature": temperature, "fitted_on": len(fit), "measured_on": len(measure)}
     report["accuracy"] = np.mean(probabilities[measure].argmax(1) == truth)
-    report |= {name: {} for name in ("error", "luck", "log_loss", "confidence", "bins")}
+    report |= {name: {} for name in ("error", "floor", "log_loss", "confidence", "bins")}
     for when, factor in (("before", 1.0), ("after", temperature)):
         scaled = calibration.apply_bias(probabilities[measure], 1 / factor, np.zeros(1))
         confidence = scaled.max(1)
@@ -259,7 +259,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]
         drawn = [np.bincount(place, rng.random(len(truth)) < confidence, 15) for _ in range(1000)]
         chance = np.abs(np.bincount(place, confidence, 15) - drawn).sum(1) / len(truth)
         report["error"][when] = calibration.expected_calibration_error(truth, scaled)
-        report["luck"][when] = np.quantile(chance, 0.95)
+        report["floor"][when] = np.quantile(chance, 0.95)
         report["log_loss"][when] = log_loss(truth, scaled, labels=range(len(CLASSES)))
         report["confidence"][when] = confidence.mean()
         report["bins"][when] = calibration.reliability_bins(truth, scaled).to_dict("records")
