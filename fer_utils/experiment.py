@@ -130,6 +130,13 @@ def recipe_for(network: str, profile: Profile) -> tuple[Settings, Recipe]:
     return options, recipe
 
 
+def precision_for(profile: Profile) -> str:
+    """The precision to train real data with: half where the device computes in it; in Lightning's words."""
+    able = torch.cpu.get_capabilities()
+    usual, half = default_precision(), able.get("amx_bf16") or able.get("avx512_bf16")
+    return "bf16-mixed" if half and (profile, usual) == ("full", "32-true") else usual
+
+
 def changed(network: str, options: Settings, recipe: Recipe, settings: Settings) -> tuple[Settings, Recipe]:
     """Options and recipe with some settings changed; ``augment.x`` is the field `x` of the augmentation."""
     fields = {field.name for field in dataclasses.fields(Recipe)}
@@ -212,7 +219,7 @@ def train(
         "merged": faces.manifest["checksums"],
         "trained_on": sorted(set(faces.index["source"])),
         "calibrated": calibrated,
-        "precision": trainer.setdefault("precision", default_precision()),
+        "precision": trainer.setdefault("precision", precision_for(space.profile)),
         "revision": revision(),
     }
     if resume and (folder / "model.safetensors").exists():

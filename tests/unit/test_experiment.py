@@ -456,3 +456,22 @@ def test_recipes_grow_on_a_gpu(monkeypatch):
     assert recipe_for("easynet", "demo")[1].batch_size == 64
     with pytest.raises(ValueError, match="PROFILE"):
         workspace("real")
+
+
+@pytest.mark.parametrize(
+    ("able", "usual", "profile", "expected"),
+    [
+        ({"amx_bf16": True}, "32-true", "full", "bf16-mixed"),
+        ({"avx512_bf16": True}, "32-true", "full", "bf16-mixed"),
+        ({"avx512_f": True, "amx_bf16": False}, "32-true", "full", "32-true"),
+        ({"architecture": "aarch64"}, "32-true", "full", "32-true"),
+        ({"amx_bf16": True}, "32-true", "demo", "32-true"),  # the same numbers on any processor
+        ({"amx_bf16": True}, "16-mixed", "full", "16-mixed"),
+    ],
+)
+def test_real_data_are_trained_in_half_precision_where_it_is_fast(
+    monkeypatch, able, usual, profile, expected
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr(experiment, "default_precision", lambda: usual)
+    assert experiment.precision_for(profile) == expected
