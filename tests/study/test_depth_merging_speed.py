@@ -72,7 +72,7 @@ def names(values):
 def test_what_is_timed_is_written_under_the_names_that_pages_read(toy_faces, tmp_path, monkeypatch):
     space = space_of(toy_faces, tmp_path)
     monkeypatch.setattr(speed, "SECONDS", 0.01)
-    monkeypatch.setattr(speed, "SIZES", (80,))
+    monkeypatch.setattr(speed, "SIZES", (96,))
     monkeypatch.setattr(speed, "TURNS", 1)
     monkeypatch.setattr(speed, "workspace", lambda profile: space)
     monkeypatch.setattr(speed, "load_model", lambda path: EasyNet(widths=(2, 4, 4), hidden=8))
@@ -85,7 +85,7 @@ def test_what_is_timed_is_written_under_the_names_that_pages_read(toy_faces, tmp
     rows = [{"emotion": n, "pixels": pixels, "Usage": usage} for n in (0, 2) for usage in usages]
     (tmp_path / "fer2013").mkdir()
     pd.DataFrame(rows).to_csv(tmp_path / "fer2013" / "fer2013.csv", index=False)
-    for what in ("speed", "throughput", "growing", "augmentation", "reading"):
+    for what in ("speed", "throughput", "steps", "augmentation", "reading"):
         speed.main([what])
         now, then = (
             read_report(folder / "benchmarks" / f"{what}.json") for folder in (space.results, STORED)

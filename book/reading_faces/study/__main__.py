@@ -25,7 +25,7 @@ EXPERIMENTS = {
     "fuzz": ("reliability/fuzz.json", "an hour, on drawn faces"),
     "growth": ("benchmarks/growth.json", "ten minutes, on drawn faces, and 10 GB of disk for a while"),
     "kills": ("reliability/kills.json", "half an hour, after `make book`"),
-    "speed": ("benchmarks/speed.json, throughput.json, growing.json, augmentation.json, …", "minutes"),
+    "speed": ("benchmarks/speed.json, throughput.json, steps.json, augmentation.json, …", "minutes"),
 }
 
 

@@ -25,6 +25,7 @@ from fer_utils.weights import load_model
 from reading_faces.study.store import write_report
 
 SECONDS, BATCH, THREADS = 2.0, 64, torch.get_num_threads()  # each call is timed for so long at least
+PRECISIONS = ("32-true", "bf16-mixed")
 SIZES, TURNS = (80, 96, 112, 128, 160), 5  # pixels of FaceNet's images in training, and turns of timing
 RUNS = ("emonet-seed0", "easynet-seed0", "facenet-seed0")
 
@@ -59,7 +60,7 @@ def speed(space: Workspace) -> dict[str, Any]:
 def train_step(half: bool = False, **options: Any) -> Callable[[], object]:
     """Make one step of training EasyNet on random images, as a call."""
     model = EasyNet(**options).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    optimizer = make_optimizer(model, RECIPES["full"]["easynet"][1], fused=True)
     images, labels = torch.rand(BATCH, 1, 64, 64), torch.randint(0, 6, (BATCH,))
 
     def step() -> None:
@@ -74,34 +75,49 @@ def train_step(half: bool = False, **options: Any) -> Callable[[], object]:
 
 def throughput(space: Workspace) -> dict[str, Any]:
     """Time EasyNet's training by image size and precision: images a second."""
+    keep_freed_memory()  # as `fit` does
     rates = {}
-    for size, precision in itertools.product((48, 64), ("32-true", "bf16-mixed")):
+    for size, precision in itertools.product((48, 64), PRECISIONS):
         timed = milliseconds(train_step(precision != "32-true", image_size=size), images=BATCH)
         rates[f"{size} px, 32-96-192, {precision}"] = round(1e3 / timed["median"], 1)
     return {"batch": BATCH, "threads": THREADS, "images_per_second": rates}
 
 
-def growing(space: Workspace) -> dict[str, Any]:
-    """Time steps of FaceNet's training, with augmentation, by image size: images a second of one core.
+def steps(space: Workspace) -> dict[str, Any]:
+    """Time steps of FaceNet's training, with augmentation, by size, trunk and precision: images a second.
 
-    The sizes take turns, since the machine may have slower minutes; medians of the turns.
+    On one core; `amx` says whether the processor has AMX, which is fast in half precision. The cases take
+    turns, since the machine may have slower minutes; medians of the turns.
     """
-    keep_freed_memory()  # as `fit` does
+    keep_freed_memory()
     options, recipe = RECIPES["full"]["facenet"]
+    cases = {str(side): {"input_size": side} for side in SIZES}
+    cases["dlib_resnet, 128"] = {"trunk": "dlib_resnet", "freeze": 0, "input_size": 128}
     images, labels = torch.rand(BATCH, 1, 64, 64), torch.randint(0, 6, (BATCH,))
-    timed: dict[int, list[float]] = {size: [] for size in SIZES}
-    for size in SIZES * TURNS:
-        model = FaceNet(**options | {"pretrained": "none", "input_size": size})
-        optimizer = make_optimizer(model.to(memory_format=torch.channels_last), recipe, fused=True)
+    timed: dict[str, dict[str, list[float]]] = {p: {name: [] for name in cases} for p in PRECISIONS}
+    for _, (name, case), precision in itertools.product(range(TURNS), cases.items(), PRECISIONS):
+        model = FaceNet(**options | {"pretrained": "none"} | case).to(memory_format=torch.channels_last)
+        optimizer = make_optimizer(model, recipe, fused=True)
 
-        def step(model: nn.Module = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
+        def step(
+            model: nn.Module = model,
+            optimizer: torch.optim.Optimizer = optimizer,
+            half: bool = precision != "32-true",
+        ) -> None:
             optimizer.zero_grad()
-            F.cross_entropy(model(recipe.augment(images)), labels).backward()
+            faces = recipe.augment(images)
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss = F.cross_entropy(model(faces), labels)
+            loss.backward()
             optimizer.step()
 
-        timed[size].append(milliseconds(step, 1, BATCH)["median"])
-    rates = {size: round(1e3 / float(np.median(each)), 1) for size, each in timed.items()}
-    return {"batch": BATCH, "turns": TURNS, "images_per_second": rates}
+        timed[precision][name].append(milliseconds(step, 1, BATCH)["median"])
+    rates = {
+        precision: {name: round(1e3 / float(np.median(times)), 1) for name, times in each.items()}
+        for precision, each in timed.items()
+    }
+    amx = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return {"batch": BATCH, "turns": TURNS, "amx": amx, "images_per_second": rates}
 
 
 def augmentation(space: Workspace) -> dict[str, Any]:
@@ -132,7 +148,7 @@ def reading(space: Workspace) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure on the real merged set and its runs, on an idle machine."""
-    measures = {call.__name__: call for call in (speed, throughput, growing, augmentation, reading)}
+    measures = {call.__name__: call for call in (speed, throughput, steps, augmentation, reading)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=measures)
     what, space = parser.parse_args(arguments).what, workspace("full")
