@@ -24,6 +24,16 @@ class Dropout(nn.Dropout):
         return values * kept * (256 / (256 - dropped))
 
 
+def flatten(maps: Tensor) -> Tensor:
+    """Rows of all values, (B, C × S × S), of maps (B, C, S, S) that are stored channel by channel of a pixel.
+
+    Their gradient would come back in the other memory layout, in which ReLU takes it ten times as long.
+    """
+    if maps.requires_grad:
+        maps.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+    return maps.flatten(1)
+
+
 class EasyNet(nn.Module):
     """Three convolutions, two poolings and two fully connected layers, as in the poster's figure.
 
@@ -109,8 +119,5 @@ class EasyNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, float (B, num_classes), of grey images, float (B, 1, H, W) of 0–1."""
-        maps = self.features(self.standardise(resize(images, self.input_size)))
-        if maps.requires_grad:
-            # Flat, the gradient comes back in another memory layout, which costs ReLU ten times its time.
-            maps.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
-        return self.classifier(maps.flatten(1))
+        images = self.standardise(resize(images, self.input_size))
+        return self.classifier(flatten(self.features(images)))
