@@ -74,6 +74,7 @@ def test_what_is_timed_is_written_under_the_names_that_pages_read(toy_faces, tmp
     monkeypatch.setattr(speed, "SECONDS", 0.01)
     monkeypatch.setattr(speed, "SIZES", (96,))
     monkeypatch.setattr(speed, "TURNS", 1)
+    monkeypatch.setattr(speed, "STEPS", 1)
     monkeypatch.setattr(speed, "workspace", lambda profile: space)
     monkeypatch.setattr(speed, "load_model", lambda path: EasyNet(widths=(2, 4, 4), hidden=8))
     monkeypatch.setattr(speed, "EasyNet", lambda image_size=48: EasyNet((2, 4, 4), 8, image_size=image_size))
