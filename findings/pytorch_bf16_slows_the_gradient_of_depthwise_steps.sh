@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# torch 2.14.1 on a processor with AMX: bfloat16 makes the gradient of a strided depthwise convolution 20 times slower.
+# torch 2.14.1 on a processor with AMX: bfloat16 makes the gradient of a strided depthwise convolution 40 times slower.
 #
 # Guess: where bfloat16 speeds a network's convolutions up, it does so for all kinds of them, or at worst changes nothing.
 # Seen: a depthwise convolution with stride 1 takes about as long in bfloat16 as in single precision, forward and backward,
-#   and so does one with stride 2 forward. Its gradient alone takes 20 to 60 times as long. A MobileNet has four or five
+#   and so does one with stride 2 forward. Its gradient alone takes 40 times as long. A MobileNet has four or five
 #   such layers, so autocast gives away what its other convolutions gain.
 # Here: FaceNet computes depthwise steps of two that it trains in single precision (`SameConv2d`): one layer, a sixth of
 #   the time of its training step. This explains why half precision had hardly helped it.

@@ -2,11 +2,10 @@
 # torch 2.14.1 on a processor: dropout before a large layer costs more than the layer, and more threads do not help.
 #
 # Guess: a dropout mask is drawn by all threads, as other operations on each value are, and costs about what ReLU costs.
-# Seen: the mask is drawn value by value on one thread. For the 23,232 features of a batch of 64 images that takes three
-#   times as long as the fully connected layer of 128 units behind it, with two threads as with one. A mask made of
-#   random bytes, eight to a draw of the generator, takes less than a fifth of that.
-# Here: EasyNet, which drops a third of so many features, makes its masks that way (`fer_utils.models.easynet.Dropout`)
-#   and trains a fifth faster in half precision.
+# Seen: the mask is drawn value by value on one thread. For the 23,232 features of a batch of 64 images that takes five
+#   times as long as the fully connected layer of 128 units behind it, with two threads as with one. Dropout by a mask of
+#   random bytes, eight to a draw of the generator, takes a third of the time with one thread and a fifth with two.
+# Here: EasyNet drops three tenths of so many features, and makes its masks that way (`fer_utils.models.easynet.Dropout`).
 #
 # Prints milliseconds. Exit code 1 if two threads draw PyTorch's mask in less than seven tenths of one thread's time, or
 # if random bytes save less than half of it.

@@ -5,8 +5,8 @@
 #   copy of the last map in each direction, which is about what ReLU costs.
 # Seen: behind `flatten` the gradient is in the other layout, and nothing brings it back. ReLU's backward pass gets its
 #   output in one layout and its gradient in the other, loses its vector instructions, and branches on each value: on
-#   values of both signs, ten times as long in single and more in half precision. Copying the gradient first costs a
-#   quarter of that. With positive values alone there is hardly a difference, so a benchmark on `torch.rand` misses it.
+#   values of both signs, ten times as long in single and twenty in half precision. Copying the gradient first costs a
+#   quarter of that. With positive values alone it takes three times as long, so a benchmark on `torch.rand` misses it.
 # Here: EasyNet turns the gradient of its last map by a hook.
 #
 # Prints milliseconds of the processor, one thread. Exit code 1 if the two layouts take less than four times as long as
