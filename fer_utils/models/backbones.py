@@ -20,6 +20,7 @@ class Trunk(nn.Sequential):
     """Blocks in a row, ending in the mean over the image: grey images in, features out."""
 
     size: ClassVar[int]  # side in pixels of the images, where the user does not say
+    least: ClassVar[int] = 3  # the smallest side of which anything is left behind the last layer
     means: ClassVar[tuple[float, ...]]  # taken from the channels, of values 0–255
     scale: ClassVar[float] = 1.0  # divides them after that
     weights: ClassVar[str | None] = "vggface2"  # what there are public weights of
@@ -131,6 +132,7 @@ class InceptionResNetV1(Trunk):
     """facenet-pytorch's Inception-ResNet-v1 up to its last block: the embedding layer of 512 is left off."""
 
     size = 160
+    least = 75
     means = (127.5, 127.5, 127.5)
     scale = 128.0
     features = 1792
@@ -224,6 +226,7 @@ class DlibResNet(Trunk):
     """
 
     size = 128
+    least = 103
     means = (0.0,)
     scale = 256.0
     weights = "dlib"
@@ -246,6 +249,7 @@ class EasyTrunk(Trunk):
     """EasyNet's convolutions, `width` times as wide, and the means over 3×3 fields; no public weights."""
 
     size = 64
+    least = 31
     means = (127.5, 127.5, 127.5)
     scale = 64.0
     weights = None

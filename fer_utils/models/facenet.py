@@ -54,6 +54,8 @@ class FaceNet(nn.Module):
             names = " or ".join(map(repr, known))
             raise ValueError(f"pretrained is {pretrained!r}; for {trunk} of this width it can be {names}")
         self.input_size = input_size or kind.size
+        if self.input_size < kind.least:
+            raise ValueError(f"input_size is {input_size!r}; {trunk} needs {kind.least} pixels at least")
         self.options |= {"head": list(head), "input_size": self.input_size}
         self.trunk = kind() if trunk_width == 1 else kind(trunk_width)
         # The memory layout in which processors convolve fastest; results are the same.

@@ -119,6 +119,15 @@ def test_impossible_options_are_refused(options, message):
         FaceNet(**{**SMALL, **options})
 
 
+@pytest.mark.parametrize("name", TRUNKS)
+def test_every_trunk_says_which_images_are_too_small(name):
+    least = TRUNKS[name].least
+    with torch.no_grad():
+        FaceNet(name, "none", head=[], input_size=least).eval()(torch.rand(1, 1, 64, 64))
+    with pytest.raises(ValueError, match=f"{name} needs {least} pixels at least"):
+        FaceNet(name, "none", head=[], input_size=least - 1)
+
+
 def test_without_hidden_layers_the_head_is_linear():
     model = FaceNet(**{**SMALL, "head": []})
     assert [name for name, _ in model.classifier.named_children()] == ["norm", "fc1"]
