@@ -130,10 +130,15 @@ def recipe_for(network: str, profile: Profile) -> tuple[Settings, Recipe]:
     return options, recipe
 
 
+def processor_features() -> dict[str, Any]:
+    """What the processor can do, by PyTorch's names; empty in versions of PyTorch that do not say."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
+
+
 def precision_for(profile: Profile) -> str:
     """The precision to train real data with: half where the device computes in it; in Lightning's words."""
-    able = torch.cpu.get_capabilities()
-    usual, half = default_precision(), able.get("amx_bf16") or able.get("avx512_bf16")
+    able, usual = processor_features(), default_precision()
+    half = able.get("amx_bf16") or able.get("avx512_bf16")
     return "bf16-mixed" if half and (profile, usual) == ("full", "32-true") else usual
 
 

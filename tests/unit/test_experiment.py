@@ -472,6 +472,8 @@ def test_recipes_grow_on_a_gpu(monkeypatch):
 def test_real_data_are_trained_in_half_precision_where_it_is_fast(
     monkeypatch, able, usual, profile, expected
 ):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     monkeypatch.setattr(experiment, "default_precision", lambda: usual)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     assert experiment.precision_for(profile) == expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in older versions
+    assert experiment.precision_for(profile) == usual

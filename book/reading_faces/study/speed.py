@@ -17,10 +17,10 @@ from fer_utils.augment import Augment
 from fer_utils.datasets import read_sources
 from fer_utils.demo.layouts import demo_faces
 from fer_utils.detector import Detector
-from fer_utils.experiment import RECIPES, Workspace, workspace
+from fer_utils.experiment import RECIPES, Workspace, processor_features, workspace
 from fer_utils.memory import keep_freed_memory
 from fer_utils.models import EasyNet, FaceNet
-from fer_utils.training import make_optimizer
+from fer_utils.training import Recipe, make_optimizer
 from fer_utils.weights import load_model
 from reading_faces.study.store import write_report
 
@@ -58,16 +58,18 @@ def speed(space: Workspace) -> dict[str, Any]:
     return {"networks": networks, "detector": timed}
 
 
-def train_step(half: bool = False, **options: Any) -> Callable[[], object]:
-    """Make one step of training EasyNet on random images, as a call."""
-    model = EasyNet(**options).to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, RECIPES["full"]["easynet"][1], fused=True)
+def train_step(
+    model: nn.Module, precision: str = "32-true", augment: Augment | None = None
+) -> Callable[[], object]:
+    """Make one step of training a network on random images, as a call."""
+    optimizer = make_optimizer(model.to(memory_format=torch.channels_last), Recipe(), fused=True)
     images, labels = torch.rand(BATCH, 1, 64, 64), torch.randint(0, 6, (BATCH,))
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            loss = F.cross_entropy(model(images), labels)
+        faces = augment(images) if augment else images
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"):
+            loss = F.cross_entropy(model(faces), labels)
         loss.backward()
         optimizer.step()
 
@@ -79,7 +81,7 @@ def throughput(space: Workspace) -> dict[str, Any]:
     keep_freed_memory()  # as `fit` does
     rates = {}
     for size, precision in itertools.product((48, 64), PRECISIONS):
-        timed = milliseconds(train_step(precision != "32-true", image_size=size), images=BATCH)
+        timed = milliseconds(train_step(EasyNet(image_size=size), precision), images=BATCH)
         rates[f"{size} px, 32-96-192, {precision}"] = round(1e3 / timed["median"], 1)
     return {"batch": BATCH, "threads": THREADS, "images_per_second": rates}
 
@@ -94,30 +96,15 @@ def steps(space: Workspace) -> dict[str, Any]:
     options, recipe = RECIPES["full"]["facenet"]
     cases = {str(side): {"input_size": side} for side in SIZES}
     cases["dlib_resnet, 128"] = {"trunk": "dlib_resnet", "freeze": 0, "input_size": 128}
-    images, labels = torch.rand(BATCH, 1, 64, 64), torch.randint(0, 6, (BATCH,))
     timed: dict[str, dict[str, list[float]]] = {p: {name: [] for name in cases} for p in PRECISIONS}
     for _, (name, case), precision in itertools.product(range(TURNS), cases.items(), PRECISIONS):
-        model = FaceNet(**options | {"pretrained": "none"} | case).to(memory_format=torch.channels_last)
-        optimizer = make_optimizer(model, recipe, fused=True)
-
-        def step(
-            model: nn.Module = model,
-            optimizer: torch.optim.Optimizer = optimizer,
-            half: bool = precision != "32-true",
-        ) -> None:
-            optimizer.zero_grad()
-            faces = recipe.augment(images)
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                loss = F.cross_entropy(model(faces), labels)
-            loss.backward()
-            optimizer.step()
-
+        step = train_step(FaceNet(**options | {"pretrained": "none"} | case), precision, recipe.augment)
         timed[precision][name].append(Timer("call()", globals={"call": step}).timeit(STEPS).mean)
     rates = {
         precision: {name: round(BATCH / float(np.median(times)), 1) for name, times in each.items()}
         for precision, each in timed.items()
     }
-    amx = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    amx = bool(processor_features().get("amx_bf16"))
     return {"batch": BATCH, "turns": TURNS, "amx": amx, "images_per_second": rates}
 
 
@@ -129,7 +116,7 @@ def augmentation(space: Workspace) -> dict[str, Any]:
     theirs = nn.Sequential(K.RandomHorizontalFlip(p=0.5), affine)
     own, images = Augment(degrees=10, shift=0.06, scale=0.1), torch.rand(BATCH, 1, 64, 64)
     calls = {"fetch": lambda: faces.take(rows), "augment": lambda: own(images)}
-    calls |= {"kornia": lambda: theirs(images), "step": train_step()}
+    calls |= {"kornia": lambda: theirs(images), "step": train_step(EasyNet())}
     medians = {name: milliseconds(call)["median"] for name, call in calls.items()}
     share = 1 - medians["step"] / (sum(medians.values()) - medians["kornia"])
     return {"batch": BATCH, "median_milliseconds": medians, "share": share}
