@@ -119,7 +119,7 @@ def test_impossible_options_are_refused(options, message):
         FaceNet(**{**SMALL, **options})
 
 
-@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("name", COUNTS)
 def test_every_trunk_says_which_images_are_too_small(name):
     least = TRUNKS[name].least
     with torch.no_grad():
